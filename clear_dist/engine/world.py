@@ -1,0 +1,110 @@
+"""The ranks of a run: process group, device, and what DeepSpeed must be told before its first use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+# Collectives wait this long for a rank that is busy alone (rank 0 drawing data, say). DeepSpeed's own default
+# has shrunk to minutes in places, hence explicit.
+TIMEOUT = timedelta(minutes=60)
+
+
+@dataclass(frozen=True)
+class World:
+    """rank and size over all machines; local_rank on this one; the device this rank computes on."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def import_deepspeed() -> Any:
+    """``deepspeed``, quiet and without just-in-time compilation on CPU.
+
+    On a CPU, DeepSpeed would compile its shared-memory collective on first use (about a minute of g++); gloo does
+    without it. DeepSpeed chooses its accelerator at import, so the choice is made before.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("DEEPSPEED_TIMEOUT", str(int(TIMEOUT.total_seconds() // 60)))
+    for name in ("DeepSpeed", "deepspeed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside DeepSpeed's own imports
+        import deepspeed
+        from deepspeed.ops import __compatible_ops__
+        from deepspeed.utils import logger
+    logger.setLevel(logging.WARNING)
+    if not torch.cuda.is_available():
+        __compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def init_world() -> World:
+    """Join (or form) the process group: NCCL on GPUs, gloo on CPUs. Idempotent.
+
+    Started by ``deepspeed`` or ``torchrun`` the ranks come from the environment; started plainly, this is a
+    group of one.
+    """
+    if "RANK" not in os.environ:
+        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1")
+        os.environ["MASTER_PORT"] = str(_free_port())
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        backend = "nccl"
+    else:
+        device, backend = torch.device("cpu"), "gloo"
+    if not torch.distributed.is_initialized():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import_deepspeed().init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
+    return World(torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, device)
+
+
+def barrier(world: World) -> None:
+    if world.size > 1:
+        torch.distributed.barrier()
+
+
+def agree(world: World, value: Any) -> Any:
+    """Rank 0's value on every rank (small picklable objects made by our own ranks)."""
+    if world.size == 1:
+        return value
+    box = [value]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather(world: World, value: Any) -> list[Any]:
+    """Every rank's value, in rank order, on every rank."""
+    if world.size == 1:
+        return [value]
+    out: list[Any] = [None] * world.size
+    torch.distributed.all_gather_object(out, value)
+    return out
+
+
+def close_world() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

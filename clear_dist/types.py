@@ -1,0 +1,213 @@
+"""The vocabulary every package shares: views, pictures, examples, packed batches, per-token statistics.
+
+Legend for shapes: R rows of a packed batch, L tokens of a row, P pictures, T scored (answer) tokens,
+N examples, D hidden size, V vocabulary. Nothing here imports anything of clear_dist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Modality = Literal["text", "visual", "both"]
+SetName = Literal["forget", "retain", "real_faces", "real_world"]
+Kind = Literal["qa", "caption", "name", "describe", "attribute", "choice"]
+SETS: tuple[SetName, ...] = ("forget", "retain", "real_faces", "real_world")
+
+
+class UserError(ValueError):
+    """A mistake of the user's: names the field, file or row, says what was expected and what to do.
+
+    The command line prints its message without a traceback and exits with status 2.
+    """
+
+
+class View(StrEnum):
+    """A split as the model sees it."""
+
+    FORGET = "forget"
+    RETAIN = "retain"
+    IDK = "idk"  # forget prompts with "I don't know" answers
+    GUIDE = "guide"  # safe answers; the reference may see another prompt than the student
+    AUGMENTED = "augmented"  # seeded image transform
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by reference: decoded only when a batch needs it.
+
+    digest: SHA-256 of the encoded bytes, the picture's identity everywhere (attributes, caches, records).
+    source: where it comes from, for error messages, e.g. ``full+tofu[12].image``.
+    read: returns the encoded bytes.
+    """
+
+    digest: str
+    source: str
+    read: Callable[[], bytes] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with its answer, with a picture or without: the unit of training and of evaluation.
+
+    id: stable and unique within its set, e.g. ``full+tofu/12/caption``.
+    person: whom it is about; None where nobody (real_world).
+    seen: False for pictures held out of all training; True otherwise.
+    paraphrase: the same answer worded differently; perturbed: wrong answers in the same form (truth ratio).
+    options: multiple-choice answers, the right one first.
+    fact: the string a factually right answer must contain (None: unknown, not scored).
+    attributes: visible attributes of the picture, where they are known.
+    """
+
+    id: str
+    set: SetName
+    kind: Kind
+    question: str
+    answer: str
+    picture: Picture | None = None
+    person: str | None = None
+    seen: bool = True
+    paraphrase: str | None = None
+    perturbed: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    fact: str | None = None
+    attributes: Mapping[str, str] | None = None
+
+    @property
+    def modality(self) -> Literal["text", "visual"]:
+        return "text" if self.picture is None else "visual"
+
+
+class Processor(Protocol):
+    """What data needs to know of a model: tokens and pixels. Provided by ``models``."""
+
+    bos_ids: Sequence[int]
+    eos_id: int
+    pad_id: int
+    image_id: int | None  # placeholder token; None for a text-only model
+    image_tokens: int  # placeholder tokens per picture; 0 for a text-only model
+    image_shape: tuple[int, int, int]  # (3, H, W); (0, 0, 0) for a text-only model
+
+    def encode_prompt(self, question: str, with_picture: bool) -> tuple[list[int], list[int]]:
+        """(prefix, rest). The prefix ends with the image tokens and is the same for every question on a
+        picture, so that several questions can share it; without a picture the prefix is empty. Training,
+        scoring and generation all use prefix + rest + answer, so tokens never differ between them."""
+        ...
+
+    def encode_answer(self, answer: str) -> list[int]:
+        """Answer tokens, ending with EOS."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, special tokens dropped, stripped."""
+        ...
+
+    def pixels(self, image: Image) -> Tensor:
+        """[3, H, W] float32, as the vision tower wants it."""
+        ...
+
+
+@dataclass
+class Batch:
+    """Packed sequences: several rows, each holding many sequences, attention block-diagonal.
+
+    A *group* is a picture's prefix followed by the questions that share it; a text sequence is a group of
+    its own with an empty prefix. ``segment_ids`` numbers the sequences within a row (0 for a group's prefix is
+    not special: the prefix is marked by ``is_prefix``). Positions restart in every sequence, continuing the
+    prefix's, so each sequence sees exactly what it would see alone.
+    """
+
+    input_ids: Tensor  # [R, L] int64
+    position_ids: Tensor  # [R, L] int64
+    segment_ids: Tensor  # [R, L] int64; unique per sequence within a row; -1 = padding at a row's end
+    group_ids: Tensor  # [R, L] int64; unique per group within a row; -1 = padding
+    is_prefix: Tensor  # [R, L] bool; tokens every sequence of the same group may look at
+    pixel_values: Tensor | None  # [P, 3, H, W] float32; P >= 1 for a vision-language model (a zero dummy if none)
+    image_slots: Tensor  # [P_real * image_tokens] int64 flat positions in R*L, picture by picture
+    score_index: Tensor  # [T] int64 flat position in R*L whose hidden state predicts targets[t]
+    targets: Tensor  # [T] int64
+    token_example: Tensor  # [T] int64 in [0, N): the example a scored token belongs to; non-decreasing
+    view_examples: dict[str, slice]  # view -> its examples' range in [0, N)
+    view_tokens: dict[str, slice]  # view -> its tokens' range in [0, T)
+    example_ids: list[str]  # N ids
+    real_tokens: int  # non-padding tokens
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return Batch(**{**vars(self), **moved})
+
+    def attention_mask(self) -> Tensor:
+        """[R, 1, L, L] bool, True where row i may look at column j: causal, same sequence or own prefix.
+
+        The explicit block-diagonal form is right in train and eval, with and without cache or checkpointing;
+        restarted positions alone leak silently as soon as a cache or any 2-D mask is present.
+        """
+        length = self.input_ids.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=self.input_ids.device).tril()
+        same_segment = self.segment_ids[:, :, None] == self.segment_ids[:, None, :]
+        own_prefix = (self.group_ids[:, :, None] == self.group_ids[:, None, :]) & self.is_prefix[:, None, :]
+        return ((same_segment | own_prefix) & causal)[:, None]
+
+
+@dataclass
+class TokenStats:
+    """Per-token statistics of one view, fp32, differentiable with respect to the student.
+
+    Only what the objective asked for is present. ``example`` numbers the view's local examples from 0;
+    ``total_examples`` and ``total_tokens`` count the view over **all** ranks and accumulation steps, so sums of
+    local means divided by them add up to the global mean whatever the cut of the batch.
+    """
+
+    example: Tensor  # [T] int64
+    examples: int  # local N
+    total_examples: int
+    total_tokens: int
+    values: dict[str, Tensor]  # statistic -> [T]: logp, logp_ref, entropy, kl_forward, kl_reverse, js
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[name]
+
+    def per_example(self, x: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+        """[T] -> [N]: sum or mean over each example's tokens."""
+        out = x.new_zeros(self.examples).index_add(0, self.example, x)
+        if reduction == "sum":
+            return out
+        counts = torch.bincount(self.example, minlength=self.examples).clamp(min=1)
+        return out / counts
+
+    def global_mean(self, per_example: Tensor) -> Tensor:
+        """[N] -> scalar: this rank's part of the mean over the view's examples of the whole global batch."""
+        return per_example.sum() / max(self.total_examples, 1)
+
+    def global_token_mean(self, x: Tensor) -> Tensor:
+        """[T] -> scalar: this rank's part of the mean over the view's tokens of the whole global batch."""
+        return x.sum() / max(self.total_tokens, 1)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Something to score or to continue: a question on a picture (or none) and candidate answers."""
+
+    question: str
+    picture: Picture | None = None
+    answers: tuple[str, ...] = ()
+
+
+class Predictor(Protocol):
+    """What evaluation needs of a model. Provided by ``engine``; works on one process or many."""
+
+    def score(self, requests: Sequence[Request]) -> list[list[list[float]]]:
+        """Per request, per answer: natural log-probabilities of its tokens, EOS included."""
+        ...
+
+    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> list[str]:
+        """Greedy continuation of each question; the picture is seen."""
+        ...
