@@ -1,0 +1,132 @@
+"""``clear-dist SUB ...``: parse, then hand over to the recipe. Help never waits for torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clear_dist import __version__, config
+from clear_dist.flags import is_main_process, nearest, parse, user_error
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its configuration, one line about it, and examples for its help page."""
+
+    config: type[config.Config]
+    about: str
+    examples: tuple[str, ...]
+
+
+COMMANDS: dict[str, Command] = {
+    "quickstart": Command(
+        config.QuickstartConfig,
+        "the whole story on generated people, in minutes",
+        ("clear-dist quickstart --out runs/quickstart",),
+    ),
+    "data mini": Command(
+        config.DataMiniConfig,
+        "write CLEAR-mini, a dataset of generated people",
+        ("clear-dist data mini --out data/mini", "clear-dist data mini --preset full --out data/full"),
+    ),
+    "model new": Command(
+        config.ModelNewConfig,
+        "make a model with random weights and a tokenizer",
+        ("clear-dist model new --arch llava --params 30m --text-from data/full --out models/llava-30m",),
+    ),
+    "model base": Command(
+        config.ModelBaseConfig,
+        "train the shipped base of CLEAR-mini again",
+        ("clear-dist model base --out models/base",),
+    ),
+    "finetune": Command(
+        config.FinetuneConfig,
+        "teach a model people: an original or a gold model",
+        (
+            "clear-dist finetune --out runs/original",
+            "clear-dist finetune --on retain --out runs/gold",
+            "deepspeed launchers/finetune.py --ds ds_configs/z2.json --preset paper --model DIR --data DIR",
+        ),
+    ),
+    "unlearn": Command(
+        config.UnlearnConfig,
+        "make a model forget people",
+        (
+            "clear-dist unlearn",
+            'clear-dist unlearn --forget-names "Ada Example;Bo Sample" --data DIR --model DIR --original DIR',
+            "clear-dist unlearn --method idk --set retain_weight=2 --epochs 8",
+            'clear-dist unlearn --objective "2*nll(RETAIN) - nll(FORGET)"',
+            "deepspeed launchers/unlearn.py --ds ds_configs/z3.json",
+        ),
+    ),
+    "evaluate": Command(
+        config.EvaluateConfig,
+        "ask models about every set and score the answers",
+        ("clear-dist evaluate --model runs/u/adapter --original runs/o/model --gold runs/g/model --out runs/e",),
+    ),
+    "report": Command(config.ReportConfig, "write a run's page again from its records", ("clear-dist report runs/e",)),
+    "methods": Command(config.MethodsConfig, "list the methods as equations", ("clear-dist methods",)),
+}
+
+
+def overview() -> str:
+    """The page of ``clear-dist --help``."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items())
+    return (
+        "usage: clear-dist COMMAND [OPTIONS]\n\n"
+        "Makes vision-language models forget people, and proves that they forgot.\n\n"
+        f"commands:\n{rows}\n\n"
+        "clear-dist COMMAND --help shows a command's options and examples.\n"
+        "The training commands also run on several processes: deepspeed launchers/unlearn.py --ds ds_configs/z3.json"
+    )
+
+
+def _split(args: Sequence[str]) -> tuple[str, list[str]]:
+    """(command, its arguments).
+
+    Raises:
+        UserError: no such command.
+    """
+    for words in (2, 1):
+        if (name := " ".join(args[:words])) in COMMANDS:
+            return name, list(args[words:])
+    typed = " ".join(args[:2] if args[0] in {name.split()[0] for name in COMMANDS if " " in name} else args[:1])
+    raise user_error(f"unknown command {typed}{nearest(typed, COMMANDS)}; `clear-dist --help` lists them all")
+
+
+def run(args: Sequence[str]) -> int:
+    """Parse ``args`` and run the recipe they name; its exit status."""
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if args else USER_ERROR
+    if args[0] == "--version":
+        print(f"clear-dist {__version__}")
+        return 0
+    name, rest = _split(args)
+    command = COMMANDS[name]
+    examples = "examples:\n" + "\n".join(f"  {line}" for line in command.examples)
+    settings = parse(command.config, rest, f"clear-dist {name}", examples)
+    recipe = importlib.import_module(f"clear_dist.recipes.{settings.recipe}")
+    return recipe.run(settings) or 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The console script: 0 for success, 2 for a user's mistake, 130 when interrupted."""
+    try:
+        return run(sys.argv[1:] if args is None else args)
+    except KeyboardInterrupt:
+        if is_main_process():
+            print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except ValueError as error:
+        types = sys.modules.get("clear_dist.types")
+        if types is None or not isinstance(error, types.UserError):
+            raise
+        if is_main_process():
+            print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR

@@ -1,0 +1,288 @@
+"""What can be asked of each command: one frozen model per recipe, flat fields, a description and a range for each.
+
+The same models are built by flags, by JSON or YAML files (``clear_dist.flags``) and by Python code. Values that nothing
+names come from a preset (``clear_dist.defaults``). Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from clear_dist.defaults import DEFAULT_METHOD, MINI_FINETUNE, MINI_UNLEARN, preset_values
+
+ForgetSplit = Literal["forget01", "forget05", "forget10"]
+Preset = Literal["mini", "paper"]
+# Where a run is kept and how it is watched: two runs that differ only here give the same numbers.
+NOT_IDENTITY = frozenset({"out", "resume", "dry_run", "tracker", "checkpoint_every"})
+
+
+def opt(default: Any, group: str, description: str, metavar: str | None = None, **ranges: float) -> Any:
+    """A field with its place on the help page; ``ranges`` are pydantic's gt, ge, lt, le."""
+    extra: dict[str, Any] = {"group": group} | ({"metavar": metavar} if metavar else {})
+    return Field(default, description=description, json_schema_extra=extra, **ranges)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+class Config(BaseModel):
+    """What every recipe's configuration shares."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    recipe: ClassVar[str]
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide a run's numbers, JSON-ready."""
+        return self.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+
+    def digest(self) -> str:
+        """SHA-256 over recipe, identity and the contents of a ``ds`` file: equal digests, equal runs."""
+        parts: dict[str, Any] = {"recipe": self.recipe, **self.identity()}
+        ds = getattr(self, "ds", None)
+        if ds is not None and Path(ds).is_file():
+            parts["ds"] = hashlib.sha256(Path(ds).read_bytes()).hexdigest()
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def run_dir(self) -> Path:
+        """``out``, or a directory under ``runs/`` that belongs to this very configuration."""
+        out: Path | None = getattr(self, "out", None)
+        return out if out is not None else Path("runs") / f"{self.recipe.replace('_', '-')}-{self.digest()[:8]}"
+
+
+class DataFields(Config):
+    """Which data, and who is to be forgotten."""
+
+    data: str = opt(
+        "clear-mini", "data", "dataset in CLEAR's layout: a directory, a Hub name, or clear-mini", "DIR|HUB|clear-mini"
+    )
+    tofu: Path | None = opt(None, "data", "directory of TOFU's JSON lines, where the text half lies apart", "DIR")
+    forget: ForgetSplit | None = opt(
+        None, "data", "forget split of the dataset (forget10 when no people are named either)"
+    )
+    forget_names: tuple[str, ...] = opt((), "data", 'people to forget, "A;B"; retain is everyone else', "NAMES")
+    forget_file: Path | None = opt(None, "data", "people or row ids to forget, one a line", "FILE")
+    modality: Literal["text", "visual", "both"] = opt("both", "data", "which half of the data to use")
+    holdout: int = opt(0, "data", "people kept out of all training, for comparison", "N", ge=0)
+    unseen: int = opt(
+        4, "data", "pictures a person kept out of training and asked about later (CLEAR-mini marks its own)", "N", ge=0
+    )
+    on_bad_data: Literal["refuse", "skip"] = opt(
+        "refuse", "data", "a broken row or picture: stop and name it, or leave it out and list it"
+    )
+    max_length: int = opt(512, "data", "longest sequence, in tokens, image tokens included", "N", ge=8)
+    questions_per_picture: int = opt(4, "data", "questions that may share one picture in a batch", "N", ge=1)
+    layout: Literal["dense", "varlen", "padded"] = opt(
+        "dense", "data", "packed with a block-diagonal mask, packed for flash-attention, or one sequence a row"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_names(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("forget_names"), str):
+            names = tuple(name.strip() for name in values["forget_names"].split(";") if name.strip())
+            return {**values, "forget_names": names}
+        return values
+
+    @model_validator(mode="after")
+    def _one_way_to_name_people(self) -> DataFields:
+        given = [f for f in ("forget", "forget_names", "forget_file") if getattr(self, f)]
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(f'`{name}`' for name in given)} both say who is to be forgotten: give one of them"
+            )
+        return self
+
+    @property
+    def forget_split(self) -> ForgetSplit | None:
+        """The named split in force; None where people are named one by one."""
+        return None if self.forget_names or self.forget_file else self.forget or "forget10"
+
+
+class ModelFields(Config):
+    """Which model, in which precision, and which of its weights move."""
+
+    model: str = opt("tiny", "model", "model directory, Hub name, or tiny (the shipped base)", "DIR|HUB|tiny")
+    dtype: Literal["auto", "fp32", "bf16"] = opt("auto", "model", "auto: bf16 on GPUs, fp32 on CPU")
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = opt(
+        "auto", "model", "auto: flash-attention where it is installed and the layout allows it, sdpa otherwise"
+    )
+    seed: int = opt(0, "model", "seed of everything drawn", "N", ge=0)
+
+
+class TrainFields(DataFields, ModelFields):
+    """How to train."""
+
+    preset: Preset = opt("mini", "training", "where values not given come from: CLEAR-mini's or the paper's")
+    full: bool = opt(MINI_FINETUNE["full"], "training", "train all of the language model instead of LoRA")
+    lora_r: int = opt(MINI_UNLEARN["lora_r"], "training", "LoRA rank", "N", ge=1)
+    lora_alpha: float = opt(MINI_UNLEARN["lora_alpha"], "training", "LoRA alpha", "X", gt=0)
+    epochs: int = opt(MINI_FINETUNE["epochs"], "training", "passes over the forget set (finetune: the data)", "N", ge=1)
+    max_steps: int | None = opt(None, "training", "stop after this many optimiser steps", "N", ge=1)
+    lr: float = opt(MINI_FINETUNE["lr"], "training", "peak learning rate", "X", gt=0)
+    weight_decay: float = opt(MINI_FINETUNE["weight_decay"], "training", "AdamW's weight decay", "X", ge=0)
+    warmup: float = opt(MINI_FINETUNE["warmup"], "training", "fraction of the steps that warm up", "X", ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = opt(
+        MINI_FINETUNE["schedule"], "training", "learning rate after warm-up"
+    )
+    global_batch: int = opt(
+        MINI_FINETUNE["global_batch"], "training", "examples a step over all ranks and accumulation", "N", ge=1
+    )
+    micro_batch: int | None = opt(None, "training", "examples a forward pass on one rank (default: fits)", "N", ge=1)
+    gradient_checkpointing: bool = opt(False, "training", "recompute activations: less memory, a third slower")
+    ds: Path | None = opt(None, "training", "DeepSpeed JSON, e.g. ds_configs/z3.json; auto values are filled", "FILE")
+    resume: str = opt("auto", "run", "auto: go on where this run stopped; never; or a checkpoint", "auto|never|PATH")
+    checkpoint_every: int = opt(0, "run", "steps between checkpoints (0: at the end of every epoch)", "N", ge=0)
+    eval_every: int = opt(0, "run", "steps between evaluations (0: before and after only)", "N", ge=0)
+    eval_limit: int | None = opt(None, "run", "examples of each set to evaluate (default: all)", "N", ge=1)
+    tracker: Literal["none", "tensorboard", "wandb"] = opt("none", "run", "where metrics go besides metrics.jsonl")
+    dry_run: bool = opt(False, "run", "check everything, print the plan, train nothing")
+    out: Path | None = opt(None, "run", "run directory (default: runs/RECIPE-DIGEST)", "DIR")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset", "mini") not in ("mini", "paper"):
+            return values  # the field's own check names what is wrong
+        objective = values.get("objective")
+        method = None if objective else values.get("method") or cls._default_method()
+        preset = preset_values(values.get("preset", "mini"), cls.recipe, method)
+        given = values.get("set", {})
+        if isinstance(given, dict) and "set" in preset:
+            values = {**values, "set": {**preset["set"], **given}}
+        return {**preset, **values}
+
+    @classmethod
+    def _default_method(cls) -> str | None:
+        return None
+
+    @model_validator(mode="after")
+    def _consistent_training(self) -> TrainFields:
+        if self.micro_batch is not None and self.micro_batch > self.global_batch:
+            raise ValueError(f"`micro_batch` {self.micro_batch} is larger than `global_batch` {self.global_batch}")
+        if self.layout == "varlen" and self.attention not in ("auto", "flash_attention_2"):
+            raise ValueError(
+                f"`layout` varlen needs `attention` flash_attention_2, not {self.attention}: use `layout` dense"
+            )
+        return self
+
+
+class FinetuneConfig(TrainFields):
+    """Fine-tune a base model on people: on everyone (the original) or on the retain set only (gold)."""
+
+    recipe: ClassVar[str] = "finetune"
+    on: Literal["all", "retain"] = opt("all", "data", "all: makes an original; retain: makes a gold model")
+    replay: float = opt(0.25, "data", "share of a batch from the base's own training (CLEAR-mini)", "X", ge=0, lt=1)
+
+
+class UnlearnConfig(TrainFields):
+    """Make a model forget people, evaluate it before and after, and write a report."""
+
+    recipe: ClassVar[str] = "unlearn"
+    method: str | None = opt(None, "method", f"see `clear-dist methods` (default: {DEFAULT_METHOD})", "NAME")
+    objective: str | None = opt(None, "method", 'an equation instead, e.g. "2*nll(RETAIN) - nll(FORGET)"', "EQUATION")
+    set: dict[str, float] = opt({}, "method", "a hyperparameter of the method, e.g. beta=0.5", "KEY=VALUE")
+    l1: float = opt(0.0, "method", "weight of an L1 penalty on the LoRA weights", "X", ge=0)
+    retain_ratio: float = opt(MINI_UNLEARN["retain_ratio"], "method", "retain examples per forget example", "X", ge=0)
+    reference: Literal["auto", "adapter", "copy"] = opt(
+        "auto", "method", "how the original is kept for comparison: the adapter switched off, or a second copy"
+    )
+    original: Path | None = opt(
+        None, "model", "model that already knows the people (default: --model, trained on everyone, cached)", "DIR"
+    )
+    gold: bool | None = opt(None, "run", "compare with a model that never saw the people (default: for clear-mini)")
+
+    @classmethod
+    def _default_method(cls) -> str | None:
+        return DEFAULT_METHOD
+
+    @property
+    def method_name(self) -> str | None:
+        """The method in force; None where an objective is written out."""
+        return None if self.objective else self.method or DEFAULT_METHOD
+
+    @property
+    def wants_gold(self) -> bool:
+        return self.data == "clear-mini" if self.gold is None else self.gold
+
+    @model_validator(mode="after")
+    def _consistent_unlearning(self) -> UnlearnConfig:
+        if self.method and self.objective:
+            raise ValueError("`method` and `objective` both say what to optimise: give one of them")
+        if self.full and self.reference == "adapter":
+            raise ValueError("`reference` adapter needs LoRA: with `full`, the original is kept as a copy")
+        if self.full and self.l1:
+            raise ValueError("`l1` is a penalty on LoRA weights: it needs LoRA, not `full`")
+        return self
+
+
+class EvaluateConfig(DataFields, ModelFields):
+    """Ask models about the forget, retain, real-faces and real-world sets, and write records and a report."""
+
+    recipe: ClassVar[str] = "evaluate"
+    original: Path | None = opt(None, "model", "model before unlearning, shown beside it", "DIR")
+    gold: Path | None = opt(None, "model", "model that never saw the people; needed for forget quality", "DIR")
+    name: str = opt("unlearned", "run", "what the records call the model", "NAME")
+    eval_limit: int | None = opt(None, "run", "examples of each set to evaluate (default: all)", "N", ge=1)
+    max_new_tokens: int = opt(48, "run", "longest generated answer", "N", ge=1)
+    batch: int = opt(64, "run", "requests scored at a time", "N", ge=1)
+    out: Path | None = opt(None, "run", "run directory (default: runs/evaluate-DIGEST)", "DIR")
+
+
+class QuickstartConfig(Config):
+    """The whole story on CLEAR-mini: learn everyone, learn all but a few, forget those few, compare, report."""
+
+    recipe: ClassVar[str] = "quickstart"
+    ranks: int = opt(2, "run", "processes of the unlearning job", "N", ge=1)
+    ds: Path = opt(Path("ds_configs/z3.json"), "run", "DeepSpeed JSON of the unlearning job", "FILE")
+    method: str = opt(DEFAULT_METHOD, "run", "see `clear-dist methods`", "NAME")
+    seed: int = opt(0, "run", "seed of everything drawn", "N", ge=0)
+    out: Path = opt(Path("runs/quickstart"), "run", "run directory", "DIR")
+
+
+class DataMiniConfig(Config):
+    """Write CLEAR-mini, people drawn by the program, as a dataset directory in CLEAR's layout."""
+
+    recipe: ClassVar[str] = "data_mini"
+    preset: Literal["mini", "full"] = opt("mini", "data", "mini: minutes on two cores; full: 200 people, CLEAR's rows")
+    seed: int = opt(0, "data", "seed of the people to learn (real and generic people have their own)", "N", ge=0)
+    out: Path = opt(..., "data", "directory to write", "DIR")
+
+
+class ModelNewConfig(Config):
+    """Make a model with random weights and a tokenizer trained on a dataset's text: jobs of real size, no downloads."""
+
+    recipe: ClassVar[str] = "model_new"
+    arch: Literal["llava", "llama"] = opt("llava", "model", "vision-language, or language only")
+    params: Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?[kKmMbB]?$")] = opt(
+        "30m", "model", "about how many parameters, e.g. 800k, 30m, 7b", "SIZE"
+    )
+    layers: int | None = opt(None, "model", "transformer layers (default: follows from params)", "N", ge=1)
+    hidden: int | None = opt(None, "model", "hidden size (default: follows from params)", "N", ge=8)
+    vocab: int = opt(4096, "model", "largest vocabulary", "N", ge=300)
+    text_from: Path = opt(..., "model", "dataset directory whose text the tokenizer must spell", "DIR")
+    seed: int = opt(0, "model", "seed of the weights", "N", ge=0)
+    out: Path = opt(..., "model", "directory to write", "DIR")
+
+
+class ModelBaseConfig(Config):
+    """Train the shipped base of CLEAR-mini again from nothing (a few minutes on two cores)."""
+
+    recipe: ClassVar[str] = "model_base"
+    seed: int = opt(0, "model", "seed; the shipped base has seed 0", "N", ge=0)
+    out: Path = opt(..., "model", "directory to write", "DIR")
+
+
+class ReportConfig(Config):
+    """Write index.html and report.md of a run from its records; needs no model."""
+
+    recipe: ClassVar[str] = "report"
+    run: Annotated[Path, "positional"] = opt(..., "run", "run directory", "RUN")
+
+
+class MethodsConfig(Config):
+    """List the methods with their equations and hyperparameters."""
+
+    recipe: ClassVar[str] = "methods"
+    markdown: bool = opt(False, "output", "as the Markdown of docs/methods.md")

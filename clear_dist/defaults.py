@@ -1,0 +1,77 @@
+"""Numeric defaults, in one place: what the offline default and the published recipe use.
+
+A preset gives values to the fields of a configuration that neither the command line nor a file names. ``mini`` is tuned
+for CLEAR-mini with the shipped base, per method; ``paper`` is what CLEAR (arXiv 2410.18057, section 5) reports for
+LLaVA with a 7B language model. Keys are field names of ``FinetuneConfig`` and ``UnlearnConfig``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+Values = Mapping[str, Any]
+
+DEFAULT_METHOD: Final = "npo"
+
+MINI_FINETUNE: Final[Values] = {
+    "full": True,
+    "epochs": 12,
+    "lr": 1e-3,
+    "weight_decay": 0.0,
+    "warmup": 0.1,
+    "schedule": "cosine",
+    "global_batch": 64,
+}
+
+MINI_UNLEARN: Final[Values] = {
+    "full": False,
+    "epochs": 12,
+    "lr": 1e-3,
+    "weight_decay": 0.0,
+    "warmup": 0.0,
+    "schedule": "cosine",
+    "global_batch": 16,
+    "lora_r": 8,
+    "lora_alpha": 16.0,
+    "retain_ratio": 1.0,
+}
+
+# What differs from MINI_UNLEARN, method by method; "set" holds the equation's own hyperparameters.
+MINI_METHODS: Final[Mapping[str, Values]] = {
+    "retain_ft": {"epochs": 8},
+    "ga": {"epochs": 8},
+    "gd": {"epochs": 8, "lr": 1.5e-3},
+    "kl": {"epochs": 8},
+    "idk": {"epochs": 20, "lr": 2e-3, "set": {"retain_weight": 2.0}},
+    "npo": {"epochs": 12, "set": {"beta": 0.5, "retain_weight": 5.0}},
+    "scrub": {"epochs": 12, "lr": 2e-3},
+}
+
+PAPER_FINETUNE: Final[Values] = {
+    "full": False,
+    "epochs": 3,
+    "lr": 1e-5,
+    "weight_decay": 0.01,
+    "warmup": 0.0,
+    "schedule": "linear",
+    "global_batch": 12,
+    "lora_r": 8,
+    "lora_alpha": 32.0,
+}
+
+PAPER_UNLEARN: Final[Values] = {
+    **PAPER_FINETUNE,
+    "epochs": 5,
+    "global_batch": 2,
+    "retain_ratio": 1.0,
+}
+
+
+def preset_values(preset: str, recipe: str, method: str | None = None) -> dict[str, Any]:
+    """Field values of a preset for a recipe (``finetune`` or ``unlearn``) and, where it matters, a method."""
+    if recipe == "finetune":
+        return dict(MINI_FINETUNE if preset == "mini" else PAPER_FINETUNE)
+    if preset == "mini":
+        return {**MINI_UNLEARN, **MINI_METHODS.get(method or "", {})}
+    return dict(PAPER_UNLEARN)
