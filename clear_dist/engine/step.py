@@ -56,7 +56,7 @@ class StepModule(nn.Module):
 
     def _scored(self, module: nn.Module, batch: Batch) -> Tensor:
         """[T, D]: hidden states that predict answer tokens; nothing else ever meets the head."""
-        h_RLD = final_hidden(module, self.family, batch)
+        h_RLD = final_hidden(self.family, module, batch)
         return h_RLD.flatten(0, 1)[batch.score_index]
 
     def _reference_hidden(self, batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 from clear_dist.types import UserError, View
 
@@ -83,11 +84,18 @@ def _binary(a: Objective | float | Until, op: ast.operator, b: Objective | float
 
 
 def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objective | Until:
-    options = {}
+    options: dict[str, Any] = {}
     for keyword in keywords:
-        if keyword.arg is None or not isinstance(keyword.value, ast.Constant):
+        match keyword.value:
+            case ast.Constant(value=value):
+                pass
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                value = -number
+            case _:
+                value, keyword.arg = None, None
+        if keyword.arg is None:
             raise UserError(f"--objective: {name}(...): options are written name=value with a literal value.")
-        options[keyword.arg] = keyword.value.value
+        options[keyword.arg] = value
     if name == "until":
         if len(args) == 1 and isinstance(args[0], ast.Constant) and isinstance(args[0].value, (int, float)):
             return Until(float(args[0].value))

@@ -1,0 +1,72 @@
+"""AdamW and the LoRA-L1 penalty, the same at every ZeRO stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clear_dist.methods import Penalty
+
+
+def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, device: torch.device) -> torch.optim.AdamW:
+    """torch's AdamW: fused on a GPU, plain on a CPU; DeepSpeed's own would be compiled on first use."""
+    return torch.optim.AdamW(
+        list(parameters), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay, fused=device.type == "cuda"
+    )
+
+
+class _L1(torch.autograd.Function):
+    """sum |w|, saving only the signs: under ZeRO-3 the weight itself is gone when backward comes."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight.sign().to(torch.int8))
+        ctx.dtype = weight.dtype
+        return weight.float().abs().sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        (sign,) = ctx.saved_tensors
+        return (grad_outputs[0] * sign).to(ctx.dtype)
+
+
+class L1Norm:
+    """Collects sum |w| of chosen parameters while their modules run.
+
+    Under ZeRO-3 a weight is whole only inside its own module's forward, so a forward hook on each owning module
+    reads it there. Every rank sees the whole weight: dividing the gradient by ranks (as averaging does) leaves it
+    right, and the engine scales once per optimiser step.
+    """
+
+    def __init__(self, student: nn.Module, which: str) -> None:
+        self.elements = 0
+        self._sums: list[Tensor] = []
+        self._active = False
+        seen: set[int] = set()
+        for path, module in student.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                wanted = parameter.requires_grad and (which == "all" or "lora_" in f"{path}.{name}")
+                if wanted and id(parameter) not in seen:  # tied weights count once
+                    seen.add(id(parameter))
+                    self.elements += getattr(parameter, "ds_numel", parameter.numel())
+                    module.register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str):  # noqa: ANN202 (a torch hook)
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            del args, output
+            if self._active and torch.is_grad_enabled():
+                self._sums.append(_L1.apply(getattr(module, name)))  # type: ignore[arg-type]
+
+        return hook
+
+    def start(self) -> None:
+        self._sums, self._active = [], True
+
+    def value(self, penalty: Penalty, like: Tensor) -> Tensor:
+        """The penalty without its factor: sum or mean of |w|, once per collected forward."""
+        self._active = False
+        total = torch.stack(self._sums).sum() if self._sums else 0.0 * like
+        return total / self.elements if penalty.reduction == "mean" else total
