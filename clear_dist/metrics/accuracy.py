@@ -36,7 +36,9 @@ def hit(text: str, phrase: str | None) -> int | None:
 
 
 def attribute_hits(text: str, attributes: Mapping[str, str] | None) -> dict[str, int] | None:
-    """Per known visible attribute: does the text mention its value? None where nothing is known."""
-    if not attributes:
-        return None
-    return {name: int(contains(text, value)) for name, value in attributes.items()}
+    """Per visible attribute that is there: does the text mention its value? None where nothing is known.
+
+    Values that say a thing is absent ("none", "no", "") are left out: nobody mentions them.
+    """
+    hits = {name: int(contains(text, v)) for name, v in (attributes or {}).items() if fold(v) not in ("", "no", "none")}
+    return hits or None

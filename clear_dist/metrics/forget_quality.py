@@ -68,7 +68,9 @@ def ks_ln_p(n: int, m: int, distance: int) -> float:
 def _finite(name: str, values: Sequence[float]) -> NDArray[np.float64]:
     array = np.sort(np.asarray(values, dtype=np.float64))
     if array.size == 0:
-        raise UserError(f"forget quality needs truth ratios of the {name} model, got none: are there perturbed answers?")
+        raise UserError(
+            f"forget quality needs truth ratios of the {name} model, got none: are there perturbed answers?"
+        )
     if np.isnan(array).any():
         raise UserError(f"forget quality: a truth ratio of the {name} model is NaN")
     return array
