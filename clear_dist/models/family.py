@@ -1,0 +1,142 @@
+"""What the rest of the project needs of a model family, and the one packed forward all families share.
+
+A family says where its parts are (decoder, head, vision tower) and how a packed batch becomes embeddings. All
+lookups happen at call time and every submodule runs through its own ``forward``: under ZeRO-3 parameters exist
+only while their module's hooks hold them, and a parameter captured earlier is empty.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from clear_dist.types import Batch
+
+FLASH = "flash_attention_2"
+
+
+class Family(ABC):
+    """A kind of model. Stateless: every method is given the module, plain or wrapped by PEFT."""
+
+    name: ClassVar[str]
+    lora_targets: ClassVar[str]  # regular expression over module names (``re.fullmatch``, as PEFT does)
+
+    @abstractmethod
+    def image_tokens(self, config: PreTrainedConfig) -> int:
+        """Placeholder tokens one picture takes; 0 for a text-only model."""
+
+    @abstractmethod
+    def image_id(self, config: PreTrainedConfig) -> int | None:
+        """The placeholder's token id; None for a text-only model."""
+
+    @abstractmethod
+    def embed(self, module: nn.Module, batch: Batch) -> Tensor:
+        """[R, L, D]: token embeddings, with image features at ``batch.image_slots``."""
+
+    @abstractmethod
+    def decoder(self, module: nn.Module) -> PreTrainedModel:
+        """The language model without its head."""
+
+    def tower(self, module: nn.Module) -> nn.Module | None:
+        """The vision tower; None for a text-only model."""
+        return None
+
+    def text_config(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """The language model's part of the configuration."""
+        return config.get_text_config()
+
+    def head(self, module: nn.Module) -> nn.Linear:
+        """The output projection, ``weight`` [V, D] (``bias`` [V] or None): look it up anew in every forward."""
+        head = unwrap(module).get_output_embeddings()
+        assert isinstance(head, nn.Linear), type(head)
+        return head
+
+
+def unwrap(module: nn.Module) -> PreTrainedModel:
+    """The transformers model inside a PEFT wrapper, or the model itself. LoRA layers stay in place."""
+    base = module.get_base_model() if isinstance(module, PeftModel) else module
+    assert isinstance(base, PreTrainedModel), type(base)
+    return base
+
+
+def final_hidden(family: Family, module: nn.Module, batch: Batch) -> Tensor:
+    """[R, L, D] hidden states below the head; every sequence sees exactly what it would see alone.
+
+    Two layouts, equal in result:
+
+    * dense (sdpa, eager): the explicit block-diagonal mask. Restarted positions *without* it leak between
+      sequences as soon as a cache or a 2-D mask is present.
+    * varlen (flash-attention): rows joined to one, no mask at all, sequences told apart by their restarting
+      positions. It cannot express a prefix that several questions share; pack with one question per prefix.
+    """
+    decoder = family.decoder(module)
+    embeds = family.embed(module, batch)
+    rows, length, _ = embeds.shape
+    if decoder.config._attn_implementation == FLASH:
+        assert restarts_cleanly(batch.position_ids), "flash-attention cannot run questions that share a prefix"
+        out = run_varlen(decoder, embeds.reshape(1, rows * length, -1), batch.position_ids.reshape(1, -1))
+        return out.reshape(rows, length, -1)
+    return decoder(
+        inputs_embeds=embeds,
+        attention_mask=dense_mask(decoder, batch, embeds.dtype),
+        position_ids=batch.position_ids,
+        use_cache=False,
+        return_dict=True,
+    ).last_hidden_state
+
+
+def run_varlen(decoder: nn.Module, embeds: Tensor, position_ids: Tensor) -> Tensor:
+    """[1, R*L, D] -> [1, R*L, D] with sequences told apart by restarting positions only: no mask, no cache."""
+    return decoder(
+        inputs_embeds=embeds, attention_mask=None, position_ids=position_ids, use_cache=False, return_dict=True
+    ).last_hidden_state
+
+
+def restarts_cleanly(position_ids: Tensor) -> bool:
+    """True if in every row of [R, L] positions go up by one or restart at 0 (no prefix is shared)."""
+    follows = position_ids[:, 1:] == position_ids[:, :-1] + 1
+    first = position_ids[:, :1] == 0
+    return bool((first.all() & (follows | (position_ids[:, 1:] == 0)).all()).item())
+
+
+def dense_mask(decoder: PreTrainedModel, batch: Batch, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """The batch's mask in the form the decoder takes: [R, 1, L, L], bool for sdpa, additive for eager.
+
+    transformers hands a 4-D mask through untouched, so a sliding window has to be cut into it here; a decoder
+    that mixes full and sliding layers takes one mask for each.
+    """
+    full = batch.attention_mask()
+    config: Any = decoder.config
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    masks = {"full_attention": full}
+    if window is not None:
+        distance = batch.position_ids[:, None, :, None] - batch.position_ids[:, None, None, :]
+        masks["sliding_attention"] = full & (distance < window)
+    if config._attn_implementation == "eager":
+        low = torch.finfo(dtype).min
+        masks = {k: torch.zeros_like(m, dtype=dtype).masked_fill_(~m, low) for k, m in masks.items()}
+    if kinds == {"full_attention", "sliding_attention"}:
+        return masks
+    sliding_only = kinds == {"sliding_attention"} or not kinds
+    return masks["sliding_attention"] if window is not None and sliding_only else masks["full_attention"]
+
+
+def enable_checkpointing(module: nn.Module) -> None:
+    """Recompute activations in backward (non-reentrant: works with frozen inputs, hooks and ZeRO-3)."""
+    unwrap(module).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def parameter_counts(module: nn.Module) -> tuple[int, int]:
+    """(all, trainable) parameters; right under ZeRO-3 too, where a partitioned parameter's ``numel`` is 0."""
+    total = trainable = 0
+    for p in module.parameters():
+        n = int(getattr(p, "ds_numel", p.numel()))
+        total += n
+        trainable += n * p.requires_grad
+    return total, trainable

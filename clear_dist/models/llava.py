@@ -1,0 +1,68 @@
+"""LLaVA: a vision tower, a projector and a language model (``LlavaForConditionalGeneration``)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from clear_dist.models.family import Family, unwrap
+from clear_dist.types import Batch, UserError
+
+# Tokens the tower adds before the patches (CLS).
+TOWER_EXTRA_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+
+
+class Llava(Family):
+    name: ClassVar[str] = "llava"
+    # Plain ["q_proj", ...] would hit the vision tower too, "all-linear" the projector.
+    lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+    def image_tokens(self, config: PreTrainedConfig) -> int:
+        """Patches, plus CLS where the tower has one, minus the first where the strategy drops it.
+
+        Raises UserError for a tower whose extra tokens are not known.
+        """
+        c: Any = config
+        tower = c.vision_config
+        if tower.model_type not in TOWER_EXTRA_TOKENS:
+            known = ", ".join(sorted(TOWER_EXTRA_TOKENS))
+            raise UserError(f"config.json: vision_config.model_type is {tower.model_type!r}; supported towers: {known}")
+        extra = TOWER_EXTRA_TOKENS[tower.model_type]
+        return (tower.image_size // tower.patch_size) ** 2 + extra - (c.vision_feature_select_strategy == "default")
+
+    def image_id(self, config: PreTrainedConfig) -> int | None:
+        c: Any = config
+        return c.image_token_index
+
+    def embed(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Every micro-batch runs the tower and the projector, text-only ones on a dummy whose features are
+        multiplied by zero: all ranks then run the very same modules, which ZeRO-3 needs."""
+        model: Any = unwrap(module)
+        assert batch.pixel_values is not None, "a vision-language batch carries pixels, a zero dummy if it has none"
+        embeds: Tensor = model.get_input_embeddings()(batch.input_ids)
+        features = self.features(module, batch.pixel_values).to(embeds.dtype)
+        slots = batch.image_slots
+        if slots.numel() == 0:
+            return embeds + 0 * features.sum()
+        flat = embeds.flatten(0, 1)
+        return torch.index_copy(flat, 0, slots, features[: slots.numel()]).view_as(embeds)
+
+    def features(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
+        """[P, 3, H, W] -> [P * image_tokens, D], projected to the language model's width."""
+        model: Any = unwrap(module).model
+        out = model.get_image_features(pixel_values=pixel_values.to(model.vision_tower.dtype), return_dict=True)
+        return torch.cat(list(out.pooler_output), dim=0)
+
+    def decoder(self, module: nn.Module) -> PreTrainedModel:
+        model: Any = unwrap(module)
+        return model.model.language_model
+
+    def tower(self, module: nn.Module) -> nn.Module:
+        model: Any = unwrap(module)
+        return model.model.vision_tower
+
+
+LLAVA = Llava()

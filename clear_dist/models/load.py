@@ -1,0 +1,143 @@
+"""Loading a model: weights in the wanted precision, an adapter merged, everything checked before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from clear_dist.models.family import FLASH, Family, final_hidden
+from clear_dist.models.files import fetch_weights, weight_files, weights_digest
+from clear_dist.models.generate import generate
+from clear_dist.models.info import ModelInfo, inspect_model
+from clear_dist.models.llava import LLAVA
+from clear_dist.models.processor import TokenProcessor
+from clear_dist.models.quiet import quiet
+from clear_dist.types import Batch, UserError
+
+Dtype = Literal["auto", "fp32", "bf16"]
+Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+
+SHOW_PROGRESS = 1 << 30  # bytes of weights from which a progress bar is worth showing
+
+__all__ = ["Model", "ModelInfo", "freeze_tower", "inspect_model", "load_model", "weights_digest"]
+
+
+@dataclass
+class Model:
+    """A loaded model with all that is needed to use it. ``module`` may later be wrapped (LoRA)."""
+
+    module: nn.Module
+    processor: TokenProcessor
+    family: Family
+    info: ModelInfo
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether questions packed behind one picture may share it (not with flash-attention)."""
+        config: Any = self.family.decoder(self.module).config
+        return config._attn_implementation != FLASH
+
+    def final_hidden(self, batch: Batch) -> Tensor:
+        """[R, L, D] hidden states below the head."""
+        return final_hidden(self.family, self.module, batch)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], pixel_values: Tensor | None, max_new_tokens: int
+    ) -> list[list[int]]:
+        """Greedy continuations of prompts of one length, EOS removed."""
+        return generate(
+            self.module,
+            prompts,
+            pixel_values,
+            max_new_tokens,
+            eos_id=self.processor.eos_id,
+            pad_id=self.processor.pad_id,
+        )
+
+
+def load_model(
+    name_or_dir: str | Path | ModelInfo,
+    dtype: Dtype = "auto",
+    attention: Attention = "auto",
+    device: torch.device | str | None = None,
+) -> Model:
+    """Load a model directory, a Hub name, a PEFT adapter directory (merged into its base) or ``tiny``.
+
+    Args:
+        dtype: ``auto`` is bf16 on a GPU and fp32 on a CPU.
+        attention: ``auto`` is flash-attention where it is installed and fits (GPU, bf16), sdpa otherwise.
+        device: where the weights go; None leaves them where they were loaded (under ``zero.Init``, partitioned).
+    Raises:
+        UserError: see ``inspect_model``; weights that do not fit the configuration; flash-attention not there.
+    """
+    info = name_or_dir if isinstance(name_or_dir, ModelInfo) else inspect_model(name_or_dir)
+    on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
+    precision = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(dtype, torch.bfloat16 if on_gpu else torch.float32)
+    chosen = choose_attention(attention, precision, on_gpu)
+    fetch_weights(info.name if info.adapter is None else str(info.path), info.path)
+    weight_files(info.path)
+    auto: Any = AutoModelForImageTextToText if info.family is LLAVA else AutoModelForCausalLM
+    try:
+        with quiet() if info.bytes < SHOW_PROGRESS else nullcontext():
+            module, report = auto.from_pretrained(
+                info.path,
+                config=info.config,
+                dtype=precision,
+                attn_implementation=chosen,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{info.path}: the weights do not fit config.json: {error}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{info.path}: the weights lack {len(missing)} tensors config.json asks for (first: {missing[0]}); "
+            "configuration and weights do not belong together"
+        )
+    if info.adapter is not None:
+        module = merge_adapter(module, info.adapter)
+    if device is not None:
+        module = module.to(device)
+    return Model(module.eval(), info.processor, info.family, info)
+
+
+def merge_adapter(module: nn.Module, adapter: Path) -> nn.Module:
+    """Add a PEFT adapter's weights to the model's own; the result is a plain model."""
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise UserError(f"{adapter}: no adapter_model.safetensors beside adapter_config.json")
+    try:
+        with quiet():
+            peft: Any = PeftModel.from_pretrained(module, str(adapter), use_safetensors=True)  # type: ignore[arg-type]
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{adapter}: the adapter does not fit its base model: {error}") from error
+    return peft.merge_and_unload()
+
+
+def choose_attention(attention: Attention, dtype: torch.dtype, on_gpu: bool) -> str:
+    """The attention implementation a run gets; ``flash_attention_2`` needs its package, a GPU and bf16."""
+    fits = on_gpu and dtype == torch.bfloat16 and is_flash_attn_2_available()
+    if attention == "auto":
+        return FLASH if fits else "sdpa"
+    if attention == FLASH and not fits:
+        raise UserError(
+            "attention flash_attention_2 needs the flash-attn package, a GPU and dtype bf16; use sdpa instead"
+        )
+    return attention
+
+
+def freeze_tower(family: Family, module: nn.Module) -> None:
+    """No gradients for the vision tower (the projector keeps its own); nothing to do for a text-only model."""
+    tower = family.tower(module)
+    if tower is not None:
+        tower.requires_grad_(False)
