@@ -68,8 +68,8 @@ class DataFields(Config):
     unseen: int = opt(
         4, "data", "pictures a person kept out of training and asked about later (CLEAR-mini marks its own)", "N", ge=0
     )
-    on_bad_data: Literal["refuse", "skip"] = opt(
-        "refuse", "data", "a broken row or picture: stop and name it, or leave it out and list it"
+    on_bad_data: Literal["fail", "skip"] = opt(
+        "fail", "data", "a broken row or picture: stop and name it, or leave it out and list it"
     )
     max_length: int = opt(512, "data", "longest sequence, in tokens, image tokens included", "N", ge=8)
     questions_per_picture: int = opt(4, "data", "questions that may share one picture in a batch", "N", ge=1)

@@ -1,0 +1,125 @@
+"""Run directories: one run each, claimed before anything is written, continued only by the run that began them."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, Literal
+
+from clear_dist.config import Config
+from clear_dist.types import UserError
+
+RUN_FILE, LOCK_FILE = "run.json", ".lock"
+PACKAGES = ("clear-dist", "torch", "transformers", "peft", "datasets", "deepspeed", "numpy")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run directory that is ours until ``release`` or the end of the process.
+
+    state: ``new`` (nothing there yet) or ``resume`` (begun before by the same configuration).
+    """
+
+    out: Path
+    state: Literal["new", "resume"]
+    lock: TextIOWrapper = field(repr=False, compare=False)
+
+    def release(self) -> None:
+        self.lock.close()
+        (self.out / LOCK_FILE).unlink(missing_ok=True)
+
+
+def read_run(out: Path) -> dict[str, Any] | None:
+    """``run.json`` of a run directory; None where there is none that can be read."""
+    try:
+        run = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return run if isinstance(run, dict) else None
+
+
+def versions() -> dict[str, str | None]:
+    """What runs: Python and the packages that decide numbers; None for what is not installed."""
+    out: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            out[name] = None
+    return out
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    keys = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+    return "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in keys[:4]) + ("; ..." * (len(keys) > 4))
+
+
+def claim_output(out: Path, config: Config, resume: str = "auto") -> Claim:
+    """Make ``out`` this run's directory; call it on one process only.
+
+    Raises:
+        UserError: ``out`` is a file, another process writes there, it holds something that is no run, it holds a run
+            of another configuration, or one of this configuration and ``resume`` is ``never``.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file; name a directory")
+    files = sorted(path.name for path in out.iterdir() if path.name != LOCK_FILE) if out.is_dir() else []
+    run = read_run(out)
+    if files and run is None:
+        raise UserError(
+            f"--out {out}: not empty ({', '.join(files[:3])}) and no run of clear_dist; name an empty or new directory"
+        )
+    same = run is not None and run.get("digest") == config.digest()
+    if run is not None and not same:
+        difference = _differences(run.get("config") or {}, config.identity())
+        if run.get("recipe") != config.recipe:
+            difference = f"it was made by {run.get('recipe')}, not {config.recipe}"
+        raise UserError(
+            f"--out {out}: holds another run ({difference or 'the --ds file has changed'}); "
+            "name another directory, or give the same options to go on with it"
+        )
+    if same and resume == "never":
+        raise UserError(f"--out {out}: holds this run already and --resume is never; use auto, or another directory")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / LOCK_FILE).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}); name another directory") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise UserError(f"--out {out}: in use by {holder}; wait for it, or name another directory") from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {platform.node()}")
+    lock.flush()
+    return Claim(out, "resume" if same else "new", lock)
+
+
+def write_run(out: Path, config: Config, **more: Any) -> dict[str, Any]:
+    """Write ``run.json``: the resolved configuration, its digest, versions, the command, and ``more`` (seeds and
+    digests of data and models, JSON-ready). Replaced in one step, so a reader never sees half a file."""
+    run = {
+        "v": 1,
+        "recipe": config.recipe,
+        "config": config.model_dump(mode="json"),
+        "digest": config.digest(),
+        "versions": versions(),
+        "command": shlex.join(["clear-dist", *sys.argv[1:]] if not sys.argv[0].endswith(".py") else sys.argv),
+        **more,
+    }
+    part = out / f"{RUN_FILE}.part"
+    part.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    part.replace(out / RUN_FILE)
+    return run
