@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from clear_dist.models.causal_lm import CAUSAL_LM
 from clear_dist.models.family import Family
-from clear_dist.models.files import resolve, weight_files, weight_totals
+from clear_dist.models.files import read_header, resolve, weight_files, weight_totals
 from clear_dist.models.llava import LLAVA, TOWER_EXTRA_TOKENS
 from clear_dist.models.processor import TokenProcessor
 from clear_dist.types import UserError
@@ -75,7 +75,13 @@ def inspect_model(name_or_dir: str | Path) -> ModelInfo:
     config = load_config(path)
     family = family_of(config, path)
     _check_packable(config, family, path)
-    parameters, size, dtypes = weight_totals(weight_files(path))
+    weights = weight_files(path)
+    if any("lm_head.bias" in read_header(file) for file in weights):
+        raise UserError(
+            f"{path}: the output head has a bias, which per-token statistics do not take into account; "
+            "use a model whose head is a plain matrix"
+        )
+    parameters, size, dtypes = weight_totals(weights)
     info = ModelInfo(name, path, adapter, family, config, parameters, size, dtypes)
     _ = info.processor  # its checks belong to the inspection
     return info

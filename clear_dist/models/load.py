@@ -2,66 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from clear_dist.models.family import FLASH, Family, final_hidden
-from clear_dist.models.files import fetch_weights, weight_files, weights_digest
-from clear_dist.models.generate import generate
+from clear_dist.models.family import FLASH, Family
+from clear_dist.models.files import fetch_weights, weight_files
 from clear_dist.models.info import ModelInfo, inspect_model
 from clear_dist.models.llava import LLAVA
-from clear_dist.models.processor import TokenProcessor
+from clear_dist.models.model import Model
 from clear_dist.models.quiet import quiet
-from clear_dist.types import Batch, UserError
+from clear_dist.types import UserError
 
 Dtype = Literal["auto", "fp32", "bf16"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 
 SHOW_PROGRESS = 1 << 30  # bytes of weights from which a progress bar is worth showing
-
-__all__ = ["Model", "ModelInfo", "freeze_tower", "inspect_model", "load_model", "weights_digest"]
-
-
-@dataclass
-class Model:
-    """A loaded model with all that is needed to use it. ``module`` may later be wrapped (LoRA)."""
-
-    module: nn.Module
-    processor: TokenProcessor
-    family: Family
-    info: ModelInfo
-
-    @property
-    def shares_prefixes(self) -> bool:
-        """Whether questions packed behind one picture may share it (not with flash-attention)."""
-        config: Any = self.family.decoder(self.module).config
-        return config._attn_implementation != FLASH
-
-    def final_hidden(self, batch: Batch) -> Tensor:
-        """[R, L, D] hidden states below the head."""
-        return final_hidden(self.family, self.module, batch)
-
-    def generate(
-        self, prompts: Sequence[Sequence[int]], pixel_values: Tensor | None, max_new_tokens: int
-    ) -> list[list[int]]:
-        """Greedy continuations of prompts of one length, EOS removed."""
-        return generate(
-            self.module,
-            prompts,
-            pixel_values,
-            max_new_tokens,
-            eos_id=self.processor.eos_id,
-            pad_id=self.processor.pad_id,
-        )
 
 
 def load_model(
