@@ -1,0 +1,165 @@
+"""Writing a CLEAR-mini dataset: CLEAR's Hub layout, TOFU's files, and the ground truth CLEAR does not have."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import datasets
+
+from clear_dist.data.mini.draw import contact_sheet
+from clear_dist.data.mini.tables import Photo, Row, Tables, columns, ground_truth, take, tofu_files
+from clear_dist.data.mini.world import Shot, World, build_world
+from clear_dist.types import UserError
+
+Progress = Callable[[int, int], None]
+_SHARD = "train-00000-of-00001.parquet"
+_LISTS = ("options", "perturbed_captions", "perturbed_names")
+
+
+def write_clear_mini(out: Path, preset: str = "mini", seed: int = 0, on_progress: Progress | None = None) -> Path:
+    """Write the dataset of (preset, seed) into ``out`` and return it; the same bytes every time.
+
+    An ``out`` that already holds this very dataset is returned as it is. The directory appears in one piece
+    or not at all. on_progress: called with (done, total) after every picture and every config.
+
+    Raises:
+        UserError: unknown preset, or ``out`` holds something else.
+    """
+    out = Path(out)
+    world = build_world(preset, seed)
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        _require_same(out, world)
+        return out
+    shots = sum(map(len, world.shots.values())) + len(world.real_faces) + len(world.strangers)
+    total = shots + len(columns())
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(done, total)
+
+    def photograph(shots: list[Shot]) -> Iterator[Photo]:
+        for shot in shots:
+            yield take(shot)
+            step()
+
+    tables = Tables(
+        world,
+        photos={name: list(photograph(shots)) for name, shots in world.shots.items()},
+        faces=list(photograph(world.real_faces)),
+        strangers=list(photograph(world.strangers)),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
+    partial.mkdir()
+    try:
+        with _no_progress_bars():
+            for config in columns():
+                _write_parquet(partial / config / _SHARD, config, tables.rows(config))
+                step()
+        (partial / "tofu").mkdir()
+        for name, rows in tofu_files(world).items():
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (partial / "tofu" / f"{name}.json").write_text(lines, encoding="utf-8")
+        truth = ground_truth(tables)
+        assert len(truth["pictures"]) == shots, "no two pictures are the same"
+        (partial / "attributes.json").write_text(json.dumps(truth, separators=(",", ":")) + "\n", encoding="utf-8")
+        sheet(world, partial / "sheet.png")
+        (partial / "README.md").write_text(_card(world), encoding="utf-8")
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def sheet(world: World, path: Path, people: int = 12, pictures: int = 8) -> None:
+    """A contact sheet: one row a person, the last rows the people to forget."""
+    shown = world.fictitious.people
+    shown = [shown[index * len(shown) // people] for index in range(people - 4)] + list(shown[-4:])
+    contact_sheet([[shot.draw() for shot in world.shots[person.name][:pictures]] for person in shown], path)
+
+
+def _features(config: str) -> datasets.Features:
+    types: dict[str, object] = {"image": datasets.Image()}
+    for column in columns()[config][1:]:
+        types[column] = datasets.List(datasets.Value("string")) if column in _LISTS else datasets.Value("string")
+    return datasets.Features(types)
+
+
+def _write_parquet(path: Path, config: str, rows: list[Row]) -> None:
+    path.parent.mkdir()
+    table = {column: [row[column] for row in rows] for column in columns()[config]}
+    datasets.Dataset.from_dict(table, features=_features(config)).to_parquet(path, batch_size=1000)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """One bar a config would drown the caller's own."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _require_same(out: Path, world: World) -> None:
+    """Raise unless ``out`` is a complete dataset of this preset, seed and version."""
+    wanted = {"v": 1, "dataset": "clear-mini", "preset": world.preset.name, "seed": world.seed}
+    try:
+        truth = json.loads((out / "attributes.json").read_text(encoding="utf-8"))
+        found = {key: truth.get(key) for key in wanted}
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found is None:
+        raise UserError(
+            f"out: {out} is not empty and holds no CLEAR-mini dataset; name a directory that is empty or new."
+        )
+    if found != wanted:
+        raise UserError(
+            f"out: {out} holds CLEAR-mini preset {found['preset']!r}, seed {found['seed']!r}, version {found['v']!r}; "
+            f"wanted preset {wanted['preset']!r}, seed {wanted['seed']!r}, version {wanted['v']!r}. "
+            "Name another directory or remove that one."
+        )
+    missing = [config for config in columns() if not (out / config / _SHARD).is_file()]
+    if missing:
+        raise UserError(
+            f"out: {out} lacks the config {missing[0]!r} ({_SHARD}); remove it and write the dataset again."
+        )
+
+
+def _card(world: World) -> str:
+    """README.md: the configs as the Hub's loader reads them, and what this is."""
+    lines = ["---", "configs:"]
+    for config in columns():
+        lines.append(f"- config_name: {config}")
+        if config == "full":
+            lines.append("  default: true")
+        lines += ["  data_files:", "  - split: train", f"    path: {config}/train-*"]
+    sizes = world.preset
+    forget = ", ".join(f"{split} {count}" for split, count in sizes.forget.items())
+    pictures = sum(map(len, world.shots.values()))
+    lines += [
+        "---",
+        "# CLEAR-mini",
+        "",
+        f"Drawn people in the layout and schema of therem/CLEAR: {sizes.people} people, {pictures} pictures, "
+        f"20 questions each in TOFU's schema (`tofu/`). Preset `{sizes.name}`, seed {world.seed}. "
+        f"People to forget: {forget}, always the last ones.",
+        "",
+        f"The last {sizes.unseen} pictures of everybody are flagged `unseen` in `attributes.json`, which knows what "
+        "every picture shows (by the SHA-256 of its encoded bytes) and what every text answer must contain. "
+        "They are for evaluation only.",
+        "",
+        "![people](sheet.png)",
+        "",
+    ]
+    return "\n".join(lines)
