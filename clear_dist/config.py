@@ -61,7 +61,7 @@ class DataFields(Config):
     forget: ForgetSplit | None = opt(
         None, "data", "forget split of the dataset (forget10 when no people are named either)"
     )
-    forget_names: tuple[str, ...] = opt((), "data", 'people to forget, "A;B"; retain is everyone else', "NAMES")
+    forget_names: str | None = opt(None, "data", "people to forget; retain is everyone else", '"NAME;NAME"')
     forget_file: Path | None = opt(None, "data", "people or row ids to forget, one a line", "FILE")
     modality: Literal["text", "visual", "both"] = opt("both", "data", "which half of the data to use")
     holdout: int = opt(0, "data", "people kept out of all training, for comparison", "N", ge=0)
@@ -76,14 +76,6 @@ class DataFields(Config):
     layout: Literal["dense", "varlen", "padded"] = opt(
         "dense", "data", "packed with a block-diagonal mask, packed for flash-attention, or one sequence a row"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_names(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("forget_names"), str):
-            names = tuple(name.strip() for name in values["forget_names"].split(";") if name.strip())
-            return {**values, "forget_names": names}
-        return values
 
     @model_validator(mode="after")
     def _one_way_to_name_people(self) -> DataFields:

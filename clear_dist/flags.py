@@ -228,14 +228,36 @@ def _given_bools(args: Sequence[str]) -> set[str]:
     return names | {name.removeprefix("no_") for name in names}
 
 
+def _join_values(config: type[Config], args: Sequence[str]) -> list[str]:
+    """``--flag VALUE`` as ``--flag=VALUE``: a value may start with a minus sign (``--objective "-nll(FORGET)"``).
+
+    Raises:
+        UserError: a flag at the end, or before another flag, that lacks its value.
+    """
+    takes = {_flag(n): f for n, f in config.model_fields.items() if _inner(f.annotation) is not bool}
+    known = {*takes, *map(_flag, config.model_fields), "--config", "--help"}
+    out: list[str] = []
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        name = arg.replace("_", "-")
+        if arg.startswith("--") and (name in takes or name == "--config"):
+            if not rest or rest[0].split("=")[0].replace("_", "-") in known:
+                wanted = expectation(takes[name]) if name in takes else "a file"
+                raise user_error(f"{name}: expected {wanted}, got nothing")
+            arg = f"{name}={rest.pop(0)}"
+        out.append(arg)
+    return out
+
+
 def parse(config: type[C], args: Sequence[str], prog: str, examples: str = "") -> C:
     """``args`` (and the file of ``--config``) as a checked configuration; prints help and exits for ``--help``.
 
     Raises:
         UserError: an unknown option or key, a missing or wrong value, a contradiction.
-        SystemExit: after ``--help`` (0), or when a flag lacks its value (2).
+        SystemExit: after ``--help``.
     """
-    args = strip_local_rank(args)
+    args = _join_values(config, strip_local_rank(args))
     try:
         defaults = config()
     except ValidationError:

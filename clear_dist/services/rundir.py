@@ -34,8 +34,8 @@ class Claim:
     lock: TextIOWrapper = field(repr=False, compare=False)
 
     def release(self) -> None:
-        self.lock.close()
         (self.out / LOCK_FILE).unlink(missing_ok=True)
+        self.lock.close()
 
 
 def read_run(out: Path) -> dict[str, Any] | None:

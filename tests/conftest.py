@@ -1,0 +1,51 @@
+"""Fixtures and habits every test shares: one thread, no network, no progress bars, data only where it is."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shared_data() -> Path | None:
+    """Folder of larger data sets: ``CLEAR_DIST_DATA``, or ``shared/data`` beside the repository."""
+    named = os.environ.get("CLEAR_DIST_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Callable[[str], Path]:
+    """``data_dir("tofu")``: a folder of the larger data sets; skips the test where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = shared_data()
+        if folder is None or not (folder / name).is_dir():
+            pytest.skip(f"needs the data set {name}: set CLEAR_DIST_DATA to a folder that holds it")
+        return folder / name
+
+    return find
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port nobody listens on: each distributed test gets its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
