@@ -26,9 +26,9 @@ def check_picture(picture: Picture) -> None:
             raise _broken(picture, error) from error
 
 
-def check_pictures(pictures: Iterable[Picture]) -> list[UserError]:
-    """``check_picture`` on every distinct picture; what is wrong, one error for each bad one."""
-    errors: list[UserError] = []
+def check_pictures(pictures: Iterable[Picture]) -> dict[str, UserError]:
+    """``check_picture`` on every distinct picture: digest -> what is wrong with it, for the bad ones."""
+    errors: dict[str, UserError] = {}
     seen: set[str] = set()
     for picture in pictures:
         if picture.digest in seen:
@@ -37,7 +37,7 @@ def check_pictures(pictures: Iterable[Picture]) -> list[UserError]:
         try:
             check_picture(picture)
         except UserError as error:
-            errors.append(error)
+            errors[picture.digest] = error
     return errors
 
 
@@ -62,7 +62,7 @@ def _open(picture: Picture) -> Image.Image:
     except OSError as error:
         raise _broken(picture, error) from error
     if not data:
-        raise UserError(f"{picture.source}: the picture is empty (0 bytes). Replace the file or drop the row.")
+        raise UserError(f"{picture.source}: the picture is empty (0 bytes).")
     try:
         image = Image.open(io.BytesIO(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -95,7 +95,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _broken(picture: Picture, error: Exception) -> UserError:
     return UserError(
         f"{picture.source}: not a picture that can be opened ({type(error).__name__}: {error}). "
-        "Expected an encoded image such as PNG or JPEG; replace it, or drop bad rows with --on-bad-data skip."
+        "Expected an encoded image such as PNG or JPEG."
     )
 
 
