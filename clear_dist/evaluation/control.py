@@ -43,7 +43,9 @@ def shuffle_pictures(examples: Mapping[SetName, Sequence[Example]], seed: int = 
     them, and so are the visible attributes, which no longer hold. Raises UserError if all pictures show one person.
     """
     rng = random.Random(seed)
-    visual = {name: [e for e in rows if e.picture is not None] for name, rows in examples.items()}
+    visual: dict[SetName, list[Example]] = {
+        name: [e for e in rows if e.picture is not None] for name, rows in examples.items()
+    }
     everything = list({e.picture.digest: e for rows in visual.values() for e in rows if e.picture is not None}.values())
     out: dict[SetName, list[Example]] = {}
     for name, rows in visual.items():

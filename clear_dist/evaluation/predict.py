@@ -122,7 +122,7 @@ def evaluate(
 
     Raises UserError on ids that repeat, and, naming model and example, on log-probabilities that are not finite.
     """
-    flat = [(name, example) for name, rows in examples.items() for example in rows]
+    flat: list[tuple[SetName, Example]] = [(name, example) for name, rows in examples.items() for example in rows]
     seen_ids: set[tuple[str, str]] = set()
     for name, example in flat:
         if (name, example.id) in seen_ids:

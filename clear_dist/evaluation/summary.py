@@ -197,7 +197,7 @@ def summarise(
 def _utility(averager: _Averager, tables: Mapping[SetName, NDArray[np.float64]]) -> dict[str, object] | None:
     """Harmonic mean over the three metrics of every set but the forget set; says which sets were not there."""
     kept: list[SetName] = [name for name in SETS if name != "forget"]
-    there = [name for name in kept if _complete(tables[name])]
+    there: list[SetName] = [name for name in kept if _complete(tables[name])]
     utility = averager.harmonic([tables[name] for name in there], harmonic_means)
     missing = [name for name in kept if name not in there]
     if utility is not None and missing:

@@ -1,0 +1,62 @@
+"""The exact Kolmogorov-Smirnov test against scipy, and where scipy stops."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ks_2samp
+
+from clear_dist.metrics.forget_quality import forget_quality, ks_ln_p, smallest_detectable
+from clear_dist.types import UserError
+
+# Few distinct values, so that ties within and across the samples are common.
+samples = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=25)
+
+
+@settings(max_examples=60, deadline=None)
+@given(samples, samples)
+def test_agrees_with_scipy_for_any_sizes_and_ties(a: list[float], b: list[float]) -> None:
+    ours, theirs = forget_quality(a, b), tuple(ks_2samp(a, b, method="exact"))
+    assert ours.ks == pytest.approx(float(theirs[0]), abs=1e-12)
+    assert ours.p == pytest.approx(float(theirs[1]), rel=1e-9)
+
+
+def test_order_of_values_and_of_samples_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=40).tolist(), rng.normal(0.4, size=28).tolist()
+    first = forget_quality(a, b)
+    again = forget_quality(rng.permutation(b).tolist(), rng.permutation(a).tolist())
+    assert again.ks == first.ks and again.n == first.n
+    assert again.ln_p == pytest.approx(first.ln_p, rel=1e-12)
+
+
+def test_ln_p_stays_right_where_p_underflows() -> None:
+    # Completely separated samples: two interleavings of C(2n, n).
+    n = 1000
+    expected = math.log(2) - (math.lgamma(2 * n + 1) - 2 * math.lgamma(n + 1))
+    quality = forget_quality(np.arange(n).tolist(), np.arange(n, 2 * n).tolist())
+    assert quality.p == 0.0 and quality.ks == 1.0
+    assert quality.ln_p == pytest.approx(expected, rel=1e-12)
+
+
+def test_equal_samples_and_single_values() -> None:
+    assert forget_quality([0.1, 0.2], [0.2, 0.1]).p == 1.0
+    assert forget_quality([0.3], [0.7]).p == 1.0  # one value each: any distance is certain
+    assert ks_ln_p(3, 3, 4) == -math.inf
+
+
+def test_smallest_detectable_distance() -> None:
+    n = 32
+    distance = round(smallest_detectable(n) * n)
+    assert ks_ln_p(n, n, distance) < math.log(0.05) <= ks_ln_p(n, n, distance - 1)
+    assert smallest_detectable(3) > 1  # three rows can never reach p < .05
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"), [([], [1.0], "unlearned"), ([1.0], [], "gold"), ([1.0], [math.nan], "NaN")]
+)
+def test_refuses_empty_and_nan(a: list[float], b: list[float], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        forget_quality(a, b)
