@@ -13,6 +13,7 @@ from clear_dist.models.llava import LLAVA
 from clear_dist.models.load import freeze_tower, load_model
 from clear_dist.models.lora import add_lora, merge_lora, reference_mode, save_adapter, save_merged, trainable_state
 from clear_dist.models.model import Model
+from clear_dist.models.new import new_model
 from clear_dist.models.processor import TokenProcessor
 from clear_dist.models.tiny import llava_processor, save_model_dir, tiny_llava, word_tokenizer
 
@@ -32,6 +33,7 @@ __all__ = [
     "llava_processor",
     "load_model",
     "merge_lora",
+    "new_model",
     "parameter_counts",
     "reference_mode",
     "save_adapter",

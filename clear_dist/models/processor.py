@@ -8,7 +8,7 @@ token), so the way to encode a part is *chosen by trying* when the processor is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,18 @@ class TokenProcessor:
         out = self.image_processor(images=_rgb(image), return_tensors="pt")["pixel_values"][0]
         assert tuple(out.shape) == self.image_shape, (tuple(out.shape), self.image_shape)
         return out.to(torch.float32)
+
+    def first_unspellable(self, texts: Iterable[str]) -> str | None:
+        """The first text that holds an unknown token or does not come back as it was; None if all do.
+
+        Spaces at the ends do not count.
+        """
+        unknown = self.tokenizer.unk_token_id
+        for text in texts:
+            ids = self._part(" " + text)
+            if (unknown is not None and unknown in ids) or self.decode(ids) != text.strip():
+                return text
+        return None
 
     def save(self, out: Path) -> None:
         """Write tokenizer (and processor) files, such that plain ``AutoProcessor``/``AutoTokenizer`` load them."""

@@ -18,6 +18,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -167,8 +168,11 @@ def llava_processor(config: LlavaConfig, tokenizer: PreTrainedTokenizerFast) -> 
     )
 
 
-def save_model_dir(module: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, out: Path) -> Path:
-    """Write a complete Hugging Face directory: configuration, weights (safetensors), tokenizer, processor."""
+def save_model_dir(module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> Path:
+    """Write a complete Hugging Face directory of a model made here (LLaVA or text-only).
+
+    Configuration, generation configuration, weights (safetensors), tokenizer, and for LLaVA the processor.
+    """
     config = module.config
     text = config.get_text_config()
     module.generation_config = GenerationConfig(
@@ -176,5 +180,6 @@ def save_model_dir(module: LlavaForConditionalGeneration, tokenizer: PreTrainedT
     )
     with quiet():
         module.save_pretrained(out)
-    llava_processor(config, tokenizer).save(out)
+    processor = llava_processor(config, tokenizer) if isinstance(config, LlavaConfig) else TokenProcessor(tokenizer)
+    processor.save(out)
     return out
