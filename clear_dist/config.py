@@ -57,16 +57,21 @@ class DataFields(Config):
     data: str = opt(
         "clear-mini", "data", "dataset in CLEAR's layout: a directory, a Hub name, or clear-mini", "DIR|HUB|clear-mini"
     )
-    tofu: Path | None = opt(None, "data", "directory of TOFU's JSON lines, where the text half lies apart", "DIR")
+    tofu: str | None = opt(
+        None, "data", "TOFU's wrong answers and paraphrases (default: tofu/ in the dataset)", "DIR|HUB|none"
+    )
     forget: ForgetSplit | None = opt(
         None, "data", "forget split of the dataset (forget10 when no people are named either)"
     )
-    forget_names: str | None = opt(None, "data", "people to forget; retain is everyone else", '"NAME;NAME"')
+    forget_names: tuple[str, ...] = opt((), "data", "people to forget; retain is everyone else", '"NAME;NAME"')
     forget_file: Path | None = opt(None, "data", "people or row ids to forget, one a line", "FILE")
     modality: Literal["text", "visual", "both"] = opt("both", "data", "which half of the data to use")
+    eval_modality: Literal["text", "visual", "both"] | None = opt(
+        None, "data", "which half is evaluated (default: what is trained on)"
+    )
     holdout: int = opt(0, "data", "people kept out of all training, for comparison", "N", ge=0)
-    unseen: int = opt(
-        4, "data", "pictures a person kept out of training and asked about later (CLEAR-mini marks its own)", "N", ge=0
+    unseen: int | None = opt(
+        None, "data", "pictures a person kept out of training (default: those the dataset marks)", "N", ge=0
     )
     on_bad_data: Literal["fail", "skip"] = opt(
         "fail", "data", "a broken row or picture: stop and name it, or leave it out and list it"
@@ -76,6 +81,14 @@ class DataFields(Config):
     layout: Literal["dense", "varlen", "padded"] = opt(
         "dense", "data", "packed with a block-diagonal mask, packed for flash-attention, or one sequence a row"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_names(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("forget_names"), str):
+            names = tuple(name.strip() for name in values["forget_names"].split(";") if name.strip())
+            return {**values, "forget_names": names}
+        return values
 
     @model_validator(mode="after")
     def _one_way_to_name_people(self) -> DataFields:

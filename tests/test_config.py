@@ -133,7 +133,7 @@ def test_flags_reach_their_fields() -> None:
 
 def test_names_with_spaces_and_equations() -> None:
     made = unlearn("--forget-names", "Ada Example; Bo Sample", "--objective", "-nll(FORGET)")
-    assert made.forget_names == "Ada Example; Bo Sample"
+    assert made.forget_names == ("Ada Example", "Bo Sample")
     assert made.objective == "-nll(FORGET)" and made.method_name is None
 
 
