@@ -129,7 +129,12 @@ def dense_mask(decoder: PreTrainedModel, batch: Batch, dtype: torch.dtype) -> Te
 
 def enable_checkpointing(module: nn.Module) -> None:
     """Recompute activations in backward (non-reentrant: works with frozen inputs, hooks and ZeRO-3)."""
-    unwrap(module).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model: Any = unwrap(module)
+    settings = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # newer releases of transformers
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
 
 
 def parameter_counts(module: nn.Module) -> tuple[int, int]:
