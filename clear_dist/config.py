@@ -178,7 +178,6 @@ class FinetuneConfig(TrainFields):
 
     recipe: ClassVar[str] = "finetune"
     on: Literal["all", "retain"] = opt("all", "data", "all: makes an original; retain: makes a gold model")
-    replay: float = opt(0.25, "data", "share of a batch from the base's own training (CLEAR-mini)", "X", ge=0, lt=1)
 
 
 class UnlearnConfig(TrainFields):
@@ -196,6 +195,8 @@ class UnlearnConfig(TrainFields):
     original: Path | None = opt(
         None, "model", "model that already knows the people (default: --model, trained on everyone, cached)", "DIR"
     )
+    gold_model: Path | None = opt(None, "model", "model that never saw the people, to compare with", "DIR")
+    merge: bool = opt(False, "run", "with LoRA: also write model/, the adapter merged into the original")
     gold: bool | None = opt(None, "run", "compare with a model that never saw the people (default: for clear-mini)")
 
     @classmethod
@@ -265,7 +266,7 @@ class ModelNewConfig(Config):
     )
     layers: int | None = opt(None, "model", "transformer layers (default: follows from params)", "N", ge=1)
     hidden: int | None = opt(None, "model", "hidden size (default: follows from params)", "N", ge=8)
-    vocab: int = opt(4096, "model", "largest vocabulary", "N", ge=300)
+    vocab: int | None = opt(None, "model", "largest vocabulary (default: follows from params)", "N", ge=300)
     text_from: Path = opt(..., "model", "dataset directory whose text the tokenizer must spell", "DIR")
     seed: int = opt(0, "model", "seed of the weights", "N", ge=0)
     out: Path = opt(..., "model", "directory to write", "DIR")

@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,11 +30,11 @@ class Claim:
 
     out: Path
     state: Literal["new", "resume"]
-    lock: TextIOWrapper = field(repr=False, compare=False)
+    lock: int = field(repr=False, compare=False)  # an open file descriptor; closing it, or dying, lets go
 
     def release(self) -> None:
         (self.out / LOCK_FILE).unlink(missing_ok=True)
-        self.lock.close()
+        os.close(self.lock)
 
 
 def read_run(out: Path) -> dict[str, Any] | None:
@@ -91,19 +90,17 @@ def claim_output(out: Path, config: Config, resume: str = "auto") -> Claim:
         raise UserError(f"--out {out}: holds this run already and --resume is never; use auto, or another directory")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / LOCK_FILE).open("a+", encoding="utf-8")
+        lock = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror}); name another directory") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        lock.seek(0)
-        holder = lock.read().strip() or "another process"
-        lock.close()
+        holder = os.pread(lock, 200, 0).decode(errors="replace") or "another process"
+        os.close(lock)
         raise UserError(f"--out {out}: in use by {holder}; wait for it, or name another directory") from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {platform.node()}")
-    lock.flush()
+    os.truncate(lock, 0)
+    os.pwrite(lock, f"process {os.getpid()} on {platform.node()}".encode(), 0)
     return Claim(out, "resume" if same else "new", lock)
 
 
