@@ -58,7 +58,7 @@ def versions() -> dict[str, str | None]:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    keys = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+    keys = [k for k in new if old.get(k) != new[k]]
     return "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in keys[:4]) + ("; ..." * (len(keys) > 4))
 
 
