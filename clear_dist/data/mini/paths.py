@@ -33,7 +33,7 @@ def squircle(rx: float, ry: float, power: float, start: float = 0.0, stop: float
 @lru_cache(maxsize=1024)
 def blob(points: tuple[tuple[float, float], ...], steps: int = 6) -> Path:
     """[steps * len(points)] the closed Catmull-Rom curve through ``points``."""
-    p1 = np.array([complex(x, y) for x, y in points])[:, None]
+    p1 = np.array([complex(x, y) for x, y in points], dtype=np.complex128)[:, None]
     p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
     t = np.linspace(0, 1, steps, endpoint=False)[None]
     curve = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
@@ -42,7 +42,7 @@ def blob(points: tuple[tuple[float, float], ...], steps: int = 6) -> Path:
 
 def mirrored(path: Path) -> Path:
     """The same path on the other side of the head."""
-    return -1.0 * np.conj(path)
+    return -path.real + 1j * path.imag
 
 
 def grown(path: Path, by: float) -> Path:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def words(text: str) -> tuple[str, ...]:
     """A table of single words, written as a line of text."""
@@ -58,9 +61,6 @@ LAST_NAMES: Final = words(
 FEW: Final = 8
 
 
-_WEIGHTS: Final = (1.0, 1.0, 1.0, 1.0, 1.0, 0.5)  # of Identity.salient, then of the eyes
-
-
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What makes a face recognisable; values are words of the tables above."""
@@ -81,10 +81,19 @@ class Identity:
         colour = "none" if self.bald and self.facial_hair == "none" else self.hair_colour
         return (self.skin, self.face, self.hair_style, colour, self.facial_hair)
 
+    def code(self) -> tuple[str, ...]:
+        """What ``distances`` compares: the salient attributes, then the eyes."""
+        return (*self.salient(), self.eyes)
+
     def distance(self, other: Identity) -> float:
         """Salient attributes that differ, and half a point for the eyes."""
-        mine, theirs = (*self.salient(), self.eyes), (*other.salient(), other.eyes)
-        return sum(w for w, a, b in zip(_WEIGHTS, mine, theirs, strict=True) if a != b)
+        return float(distances([self], [other])[0, 0])
+
+
+def distances(some: Sequence[Identity], others: Sequence[Identity]) -> NDArray[np.float64]:
+    """[len(some), len(others)] float64: ``Identity.distance`` of all pairs."""
+    mine, theirs = (np.array([identity.code() for identity in group]) for group in (some, others))
+    return (mine[:, None] != theirs[None]) @ np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.5])
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +167,9 @@ def distinct_identities(rng: Random, count: int, taken: Sequence[Identity], cand
     """``count`` identities as far from each other and from ``taken`` as best-candidate sampling gets them."""
     chosen: list[Identity] = []
     for _ in range(count):
+        drawn = [random_identity(rng) for _ in range(candidates)]
         others = [*taken, *chosen]
-
-        def nearest(identity: Identity, others: list[Identity] = others) -> float:
-            return min((identity.distance(other) for other in others), default=0.0)
-
-        chosen.append(max((random_identity(rng) for _ in range(candidates)), key=nearest))
+        chosen.append(drawn[distances(drawn, others).min(axis=1).argmax()] if others else drawn[0])
     return chosen
 
 

@@ -20,6 +20,7 @@ from clear_dist.data.mini.people import (
     Look,
     Person,
     attributes,
+    distances,
     distinct_identities,
     name_people,
     random_identity,
@@ -149,9 +150,10 @@ def real_people() -> Population:
 
 def stranger(rng: Random, real: Sequence[Person]) -> Shot:
     """A picture of nobody in particular, not to be mistaken for a real person."""
+    known = [person.identity for person in real]
     while True:
         identity = random_identity(rng)
-        if all(identity.distance(person.identity) >= NEAR for person in real):
+        if distances([identity], known).min() >= NEAR:
             return Shot(identity, random_look(rng, identity))
 
 

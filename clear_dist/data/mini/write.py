@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import datasets
+from typing import TYPE_CHECKING
 
 from clear_dist.data.mini.draw import contact_sheet
-from clear_dist.data.mini.tables import Photo, Row, Tables, columns, ground_truth, take, tofu_files
+from clear_dist.data.mini.tables import Photo, Row, Tables, columns, evenly, ground_truth, take, tofu_files
 from clear_dist.data.mini.world import Shot, World, build_world
 from clear_dist.types import UserError
+
+if TYPE_CHECKING:
+    import datasets
 
 Progress = Callable[[int, int], None]
 _SHARD = "train-00000-of-00001.parquet"
@@ -57,8 +59,8 @@ def write_clear_mini(out: Path, preset: str = "mini", seed: int = 0, on_progress
         strangers=list(photograph(world.strangers)),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
-    partial.mkdir()
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    partial.chmod(0o755)
     try:
         with _no_progress_bars():
             for config in columns():
@@ -73,20 +75,25 @@ def write_clear_mini(out: Path, preset: str = "mini", seed: int = 0, on_progress
         (partial / "attributes.json").write_text(json.dumps(truth, separators=(",", ":")) + "\n", encoding="utf-8")
         sheet(world, partial / "sheet.png")
         (partial / "README.md").write_text(_card(world), encoding="utf-8")
-        partial.rename(out)
+        try:
+            partial.rename(out)
+        except OSError:  # somebody else was faster: fine if theirs is the same
+            _require_same(out, world)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
 def sheet(world: World, path: Path, people: int = 12, pictures: int = 8) -> None:
-    """A contact sheet: one row a person, the last rows the people to forget."""
-    shown = world.fictitious.people
-    shown = [shown[index * len(shown) // people] for index in range(people - 4)] + list(shown[-4:])
+    """A contact sheet, saved as PNG: one row a person, the last four rows people to forget."""
+    *kept, a, b, c, d = world.fictitious.people
+    shown = [*evenly(kept, people - 4), a, b, c, d]
     contact_sheet([[shot.draw() for shot in world.shots[person.name][:pictures]] for person in shown], path)
 
 
 def _features(config: str) -> datasets.Features:
+    import datasets
+
     types: dict[str, object] = {"image": datasets.Image()}
     for column in columns()[config][1:]:
         types[column] = datasets.List(datasets.Value("string")) if column in _LISTS else datasets.Value("string")
@@ -94,6 +101,8 @@ def _features(config: str) -> datasets.Features:
 
 
 def _write_parquet(path: Path, config: str, rows: list[Row]) -> None:
+    import datasets
+
     path.parent.mkdir()
     table = {column: [row[column] for row in rows] for column in columns()[config]}
     datasets.Dataset.from_dict(table, features=_features(config)).to_parquet(path, batch_size=1000)
@@ -102,6 +111,8 @@ def _write_parquet(path: Path, config: str, rows: list[Row]) -> None:
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
     """One bar a config would drown the caller's own."""
+    import datasets
+
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
