@@ -90,11 +90,12 @@ def save_adapter(
     if base is not None:
         module.peft_config["default"].base_model_name_or_path = str(base)
     full = dict(state) if state is not None else None
-    tensors = get_peft_model_state_dict(module, state_dict=full)
+    tensors = get_peft_model_state_dict(module, state_dict=full, save_embedding_layers=False)
     assert tensors, "the state holds no adapter tensor"
     assert all(t.numel() for t in tensors.values()), "partitioned tensors: gather them first"
     with quiet():
-        module.save_pretrained(str(out), state_dict=full, safe_serialization=True)
+        # Embeddings are never trained; left to itself PEFT would ask the Hub whether they were.
+        module.save_pretrained(str(out), state_dict=full, save_embedding_layers=False)
     if processor is not None:
         processor.save(Path(out))
     return Path(out)

@@ -203,7 +203,9 @@ def _rgb(image: Image) -> Any:
     """Three 8-bit channels. PIL clips 16-bit and float greys to 255 instead of scaling, so scale those here."""
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image).astype(np.float64)
-        top = 65535.0 if image.mode.startswith("I") else max(float(grey.max(initial=0.0)), 1.0)
-        eight = (grey * (255.0 / top)).clip(0, 255).astype(np.uint8)
+        # I and F do not say what white is: 1, 255 or 65535, the smallest that holds the brightest pixel.
+        whites = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0)
+        white = next((w for w in whites if grey.max(initial=0.0) <= w), 65535.0)
+        eight = (grey * (255.0 / white)).clip(0, 255).astype(np.uint8)
         return np.repeat(eight[:, :, None], 3, axis=2)
     return image.convert("RGB")
