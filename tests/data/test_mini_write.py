@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -12,11 +13,12 @@ from PIL import Image
 
 from clear_dist.data.mini import write as writer
 from clear_dist.data.mini import write_clear_mini
-from clear_dist.data.mini.tables import Photo, Tables, columns, tofu_files
+from clear_dist.data.mini.tables import Photo, Row, Tables, columns, tofu_files
 from clear_dist.data.mini.world import build_world
 from clear_dist.types import UserError
 
-# clear.md's table of therem/CLEAR; the rounded figures are full minus forget.
+Find = Callable[[str], Path]
+# Row counts of the Hub dataset therem/CLEAR; where its card rounds, full minus forget.
 FULL_ROWS = {
     "full": 3768,
     "forget01": 35,
@@ -47,16 +49,27 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def configs(written: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, datasets.Dataset]:
-    """Every config, opened by its name as from the Hub; pictures undecoded."""
-    cache = str(tmp_path_factory.mktemp("cache"))
-    loaded = {c: datasets.load_dataset(str(written), c, split="train", cache_dir=cache) for c in columns()}
-    return {name: data.cast_column("image", datasets.Image(decode=False)) for name, data in loaded.items()}
+def loaded(written: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, datasets.Dataset]:
+    """Every config, opened by its name as from the Hub."""
+    return {config: load(written, config, tmp_path_factory.mktemp("cache")) for config in columns()}
 
 
 @pytest.fixture(scope="module")
-def truth(written: Path) -> dict:
+def configs(loaded: dict[str, datasets.Dataset]) -> dict[str, list[Row]]:
+    """Every config's rows, pictures undecoded."""
+    undecoded = datasets.Image(decode=False)
+    return {config: data.cast_column("image", undecoded).to_list() for config, data in loaded.items()}
+
+
+@pytest.fixture(scope="module")
+def truth(written: Path) -> Row:
     return json.loads((written / "attributes.json").read_text(encoding="utf-8"))
+
+
+def load(folder: Path, config: str, cache: Path) -> datasets.Dataset:
+    data = datasets.load_dataset(str(folder), config, split="train", cache_dir=str(cache))
+    assert isinstance(data, datasets.Dataset)
+    return data
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -64,7 +77,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def lines(path: Path) -> list[dict]:
+def lines(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -88,7 +101,7 @@ def test_full_has_clears_row_counts() -> None:
     assert (files["full"], files["forget10"], files["retain90"], files["retain_perturbed"]) == (4000, 400, 3600, 400)
 
 
-def test_rows_of_mini(configs: dict[str, datasets.Dataset]) -> None:
+def test_rows_of_mini(configs: dict[str, list[Row]]) -> None:
     counts = {name: len(data) for name, data in configs.items()}
     assert counts["full"] == 24 * 16
     assert (counts["forget01"], counts["forget05"], counts["forget10"]) == (16, 32, 64)
@@ -101,21 +114,20 @@ def test_rows_of_mini(configs: dict[str, datasets.Dataset]) -> None:
         assert counts[f"{forget}+tofu"] == counts[forget] + 20 * people
         assert counts[f"{retain}+tofu"] == counts[retain] + 20 * (24 - people)
         assert counts[f"{forget}_perturbed"] == counts[forget]
-        gone = set(configs[forget]["name"])
-        assert len(gone) == people and not gone & set(configs[retain]["name"])
+        gone = {row["name"] for row in configs[forget]}
+        assert len(gone) == people and not gone & {row["name"] for row in configs[retain]}
 
 
-def test_schema_is_clears(configs, written: Path, data_dir, tmp_path: Path) -> None:
+def test_schema_is_clears(loaded: dict[str, datasets.Dataset], data_dir: Find, tmp_path: Path) -> None:
     real = data_dir("clear_shaped")
-    for config, data in configs.items():
-        shaped = datasets.load_dataset(str(real), config, split="train", cache_dir=str(tmp_path))
-        mine = data.cast_column("image", datasets.Image())
-        assert mine.features == shaped.features, config
-        assert mine.column_names == shaped.column_names, config
-    assert {p.name for p in real.iterdir() if p.is_dir()} == set(configs)
+    for config, data in loaded.items():
+        shaped = load(real, config, tmp_path)
+        assert data.features == shaped.features, config
+        assert data.column_names == shaped.column_names, config
+    assert {p.name for p in real.iterdir() if p.is_dir()} == set(loaded)
 
 
-def test_tofu_files_have_tofus_fields(written: Path, data_dir) -> None:
+def test_tofu_files_have_tofus_fields(written: Path, data_dir: Find) -> None:
     real = data_dir("tofu")
     names = {path.name for path in real.glob("*.json")} | {"forget01.json", "retain_perturbed.json"}
     assert {path.name for path in (written / "tofu").iterdir()} == names
@@ -123,9 +135,9 @@ def test_tofu_files_have_tofus_fields(written: Path, data_dir) -> None:
         assert list(lines(written / "tofu" / name)[0]) == list(lines(real / name)[0]), name
 
 
-def test_tofu_files_agree_with_the_configs(written: Path, configs: dict[str, datasets.Dataset]) -> None:
+def test_tofu_files_agree_with_the_configs(written: Path, configs: dict[str, list[Row]]) -> None:
     for split in ("full", "forget01", "retain99", "forget10", "retain90"):
-        mixed = configs[f"{split}+tofu"].remove_columns("image")
+        mixed = configs[f"{split}+tofu"]
         texts = [{"question": row["question"], "answer": row["answer"]} for row in mixed if row["question"]]
         assert texts == lines(written / "tofu" / f"{split}.json")
         assert all((row["caption"] is None) != (row["question"] is None) for row in mixed)
@@ -141,10 +153,12 @@ def test_tofu_files_agree_with_the_configs(written: Path, configs: dict[str, dat
             assert len(options) == 4 and options == {row["answer"], *twin["perturbed_answer"]}
 
 
-def test_pictures_decode_and_are_known(configs: dict[str, datasets.Dataset], truth: dict) -> None:
+def test_pictures_decode_and_are_known(
+    loaded: dict[str, datasets.Dataset], configs: dict[str, list[Row]], truth: Row
+) -> None:
     seen: set[str] = set()
-    for config, data in configs.items():
-        for row in data.remove_columns([c for c in data.column_names if c not in ("image", "name")]):
+    for config, rows in configs.items():
+        for row in rows:
             if row["image"] is None:
                 assert config.endswith("+tofu")
                 continue
@@ -152,11 +166,11 @@ def test_pictures_decode_and_are_known(configs: dict[str, datasets.Dataset], tru
             seen.add(digest)
             assert truth["pictures"][digest]["person"] == row.get("name", truth["pictures"][digest]["person"])
     assert seen == set(truth["pictures"])
-    picture = configs["full"].cast_column("image", datasets.Image())[0]["image"]
+    picture = loaded["full"][0]["image"]
     assert isinstance(picture, Image.Image) and (picture.size, picture.mode) == ((96, 96), "RGB")
 
 
-def test_ground_truth(configs: dict[str, datasets.Dataset], truth: dict, written: Path) -> None:
+def test_ground_truth(configs: dict[str, list[Row]], truth: Row, written: Path) -> None:
     assert {k: truth[k] for k in ("v", "dataset", "preset", "seed")} == {
         "v": 1,
         "dataset": "clear-mini",
@@ -176,7 +190,7 @@ def test_ground_truth(configs: dict[str, datasets.Dataset], truth: dict, written
                 assert truth["facts"][question]["fact"] in row["answer"]
 
 
-def test_perturbed_captions_name_others_before_the_same_wall(configs: dict[str, datasets.Dataset]) -> None:
+def test_perturbed_captions_name_others_before_the_same_wall(configs: dict[str, list[Row]]) -> None:
     for config in ("forget10_perturbed", "retain_perturbed"):
         for row in configs[config]:
             assert len({row["name"], *row["perturbed_names"]}) == 6
@@ -185,7 +199,7 @@ def test_perturbed_captions_name_others_before_the_same_wall(configs: dict[str, 
             assert row["paraphrased_caption"] != row["caption"]
 
 
-def test_choices_have_the_right_answer_first(configs: dict[str, datasets.Dataset], truth: dict) -> None:
+def test_choices_have_the_right_answer_first(configs: dict[str, list[Row]], truth: Row) -> None:
     for row in configs["real_faces"]:
         picture = truth["pictures"][hashlib.sha256(row["image"]["bytes"]).hexdigest()]
         assert row["answer"] == row["options"][0] == picture["person"]
