@@ -11,18 +11,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from clear_dist.metrics.record import control_name, is_control
 from clear_dist.types import Example, Picture, SetName, UserError
 
-SUFFIX = "/shuffled"
-
-
-def control_name(model: str) -> str:
-    """The name under which a model's answers to shuffled pictures are recorded: ``original/shuffled``."""
-    return model + SUFFIX
-
-
-def is_control(model: str) -> bool:
-    return model.endswith(SUFFIX)
+__all__ = ["control_name", "is_control", "shuffle_pictures"]
 
 
 def _other(example: Example, pool: Sequence[Example]) -> list[Picture]:

@@ -8,9 +8,10 @@ several are about one person the true interval is wider.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,20 @@ class Estimate:
         """As in summary.json: {"value", "ci": [low, high], "n"}, and "note" where there is one."""
         out: dict[str, object] = {"value": self.value, "ci": [self.low, self.high], "n": self.n}
         return out if self.note is None else {**out, "note": self.note}
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any] | None) -> Estimate | None:
+        """The inverse of ``as_dict``; None stays None. Raises UserError on anything else."""
+        if value is None:
+            return None
+        try:
+            low, high = value["ci"]
+            note = value.get("note")
+            return cls(
+                float(value["value"]), float(low), float(high), int(value["n"]), None if note is None else str(note)
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f'summary: expected {{"value", "ci": [low, high], "n"}} or null, got {value!r}') from error
 
 
 def resample(values: NDArray[np.float64], draws: int = DRAWS, seed: int = 0) -> NDArray[np.float64]:

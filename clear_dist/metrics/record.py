@@ -89,6 +89,16 @@ class Record:
             raise UserError(f"record {self.id!r} of model {self.model!r}: a value is not a finite number") from error
 
 
+def control_name(model: str) -> str:
+    """The name under which a model's answers to shuffled pictures are recorded: ``original/shuffled``."""
+    return f"{model}/shuffled"
+
+
+def is_control(model: str) -> bool:
+    """Whether a model name of the records is a shuffled-pictures control rather than a model."""
+    return model.endswith("/shuffled")
+
+
 _REQUIRED = {"model": str, "set": str, "modality": str, "id": str, "prompt": str, "answer": str, "scores": dict}
 _OPTIONAL = {"kind": str, "person": str, "picture": str, "generated": str, "label": str, "logp": dict}
 

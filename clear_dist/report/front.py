@@ -1,0 +1,112 @@
+"""The forget-retain front: what each method pays for what it forgets, over several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from clear_dist.report.figures import LIGHT, SERIES, dress, plain
+from clear_dist.types import UserError
+
+ANCHORS = {"original": "s", "gold": "*"}  # models that are no method: drawn in ink, never on the front
+Point = tuple[float, float]
+
+
+def pareto(points: Mapping[str, Point]) -> list[str]:
+    """Names of the points no other beats: less remembered of the forget set (x), more of the retain set (y).
+
+    Ordered by x. A point that equals another is kept with it.
+    """
+    best = [
+        name
+        for name, (x, y) in points.items()
+        if not any(u <= x and v >= y and (u, v) != (x, y) for u, v in points.values())
+    ]
+    return sorted(best, key=lambda name: points[name])
+
+
+def _label(axes: Axes, name: str, at: Point, taken: list[Bbox], color: str) -> None:
+    """Writes a name beside its point where it covers no other point or label; to the right if nowhere is free."""
+    renderer = axes.figure.canvas.get_renderer()  # type: ignore[union-attr]
+    for shift, (dx, dy) in product((9, 20, 34), ((1, 0.3), (1, -0.9), (-1, 0.3), (-1, -0.9), (0.1, 1), (0.1, -1.4))):
+        text = axes.annotate(
+            plain(name),
+            at,
+            xytext=(shift * dx, shift * dy),
+            textcoords="offset points",
+            ha="left" if dx > 0 else "right",
+            va="center",
+            fontsize=9,
+            color=color,
+            arrowprops={"arrowstyle": "-", "color": LIGHT.grid, "linewidth": 0.8} if shift > 9 else None,
+        )
+        box = text.get_window_extent(renderer)
+        inside = axes.get_window_extent(renderer)
+        if inside.containsx(box.x0) and inside.containsx(box.x1) and not any(box.overlaps(t) for t in taken):
+            taken.append(box)
+            return
+        if (shift, dx, dy) != (34, 0.1, -1.4):
+            text.remove()
+
+
+def front(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
+    """Draws retain against forget accuracy of several runs and returns the methods on the Pareto front.
+
+    Args:
+        rows: one per run: "method", "forget" and "retain" in [0, 1], and "seed" where there are several. Runs of one
+            method are small dots, their mean a large one. Methods "original" and "gold" are landmarks.
+        path: ends in .png, .svg or .pdf.
+
+    Raises UserError if a row lacks a field or a value lies outside [0, 1], or if there is no row.
+    """
+    if not rows:
+        raise UserError("front: there is no run to draw; expected at least one row")
+    runs: dict[str, list[Point]] = {}
+    for i, row in enumerate(rows):
+        try:
+            x, y, method = float(row["forget"]), float(row["retain"]), str(row["method"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"front: row {i} needs 'method', and 'forget' and 'retain' as numbers: {error}") from error
+        if not (0 <= x <= 1 and 0 <= y <= 1):
+            raise UserError(f"front: row {i} ({method}): forget and retain must lie in [0, 1], got {x} and {y}")
+        runs.setdefault(method, []).append((x, y))
+    means = {m: (sum(x for x, _ in p) / len(p), sum(y for _, y in p) / len(p)) for m, p in runs.items()}
+    best = pareto({m: at for m, at in means.items() if m not in ANCHORS})
+
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    dress(axes, LIGHT)
+    axes.grid(axis="x", color=LIGHT.grid, linewidth=0.8)
+    axes.set_xlim(-0.05, 1.05)
+    axes.set_ylim(-0.05, 1.08)
+    axes.set_xlabel("still known of the people to forget  (lower is better)", color=LIGHT.soft, fontsize=9.5)
+    axes.set_ylabel("still known of everybody else  (higher is better)", color=LIGHT.soft, fontsize=9.5)
+    axes.plot(
+        [means[m][0] for m in best], [means[m][1] for m in best], color=LIGHT.soft, linewidth=1, linestyle=(0, (4, 3))
+    )
+    colors = {m: SERIES[i % len(SERIES)] for i, m in enumerate(m for m in means if m not in ANCHORS)}
+    for method, points in runs.items():
+        color = colors.get(method, LIGHT.ink)
+        if len(points) > 1:
+            axes.scatter(*zip(*points, strict=True), s=14, color=color, alpha=0.45, linewidths=0)
+        size = 150 if method == "gold" else 64
+        axes.scatter(*means[method], s=size, color=color, marker=ANCHORS.get(method, "o"), zorder=3, linewidths=0)
+    figure.draw_without_rendering()
+    taken = []
+    for x, y in means.values():
+        cx, cy = axes.transData.transform((x, y))
+        taken.append(Bbox.from_extents(cx - 6, cy - 6, cx + 6, cy + 6))
+    for method, at in means.items():
+        _label(axes, method, at, taken, colors.get(method, LIGHT.ink))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fixed = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    if path.suffix not in fixed:
+        raise UserError(f"front: {path} must end in {', '.join(fixed)}")
+    figure.savefig(path, dpi=180, metadata=fixed[path.suffix])
+    return best
