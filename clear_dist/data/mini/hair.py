@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from clear_dist.data.mini.paths import Path, blob, ellipse, grown, joined, mirrored, squircle
+from clear_dist.data.mini.paths import Path, blob, curve, ellipse, grown, joined, mirrored, squircle
 
 Tone = Literal["base", "dark", "light"]
 Layer = tuple[Path, Tone]
@@ -65,18 +65,12 @@ def _cap(face: str, rise: float, hairline: tuple[tuple[float, float], ...]) -> l
     """Hair on the skull: outside the head's outline raised by ``rise``, inside a hairline given in w and h."""
     w, h = HALF[face]
     outer = squircle(w + 1.6, h + rise, POWER[face], 1.0, 2.0) - 1j
-    inner = blob_open(tuple((x * w, y * h) for x, y in hairline))
+    inner = curve(tuple((x * w, y * h) for x, y in hairline))
     path = joined((outer, inner))
     gloss = blob(
         ((-w * 0.55, -h * 0.78), (-w * 0.1, -h - rise * 0.35), (w * 0.12, -h - rise * 0.2), (-w * 0.2, -h * 0.88))
     )
     return [(joined((grown(outer, 1.0), inner)), "dark"), (path, "base"), (gloss, "light")]
-
-
-def blob_open(points: tuple[tuple[float, float], ...]) -> Path:
-    """A smooth line through ``points``, ends included."""
-    closed = blob(points, 6)
-    return np.append(closed[: 6 * (len(points) - 1)], complex(*points[-1]))
 
 
 # Hairlines from the right temple to the left one, in units of the face's half-width and half-height.
@@ -160,7 +154,7 @@ def facial_hair(kind: str, face: str) -> list[Layer]:
     w, h = HALF[face]
     if kind == "beard":
         jaw = squircle(w + 0.6, h + 3.5, POWER[face], 0.02, 0.98)
-        inner = blob_open(
+        inner = curve(
             ((-w * 0.84, 4.0), (-w * 0.62, 8.5), (-6.0, 7.6), (0.0, 8.6), (6.0, 7.6), (w * 0.62, 8.5), (w * 0.84, 4.0))
         )
         return [(joined((grown(jaw, 1.0), inner - 0.9j)), "dark"), (joined((jaw, inner)), "base")]

@@ -36,8 +36,13 @@ def blob(points: tuple[tuple[float, float], ...], steps: int = 6) -> Path:
     p1 = np.array([complex(x, y) for x, y in points], dtype=np.complex128)[:, None]
     p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
     t = np.linspace(0, 1, steps, endpoint=False)[None]
-    curve = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
-    return (curve / 2).reshape(-1)
+    closed = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
+    return (closed / 2).reshape(-1)
+
+
+def curve(points: tuple[tuple[float, float], ...], steps: int = 6) -> Path:
+    """[steps * (len(points) - 1) + 1] a smooth line through ``points``, ends included."""
+    return np.append(blob(points, steps)[: steps * (len(points) - 1)], complex(*points[-1]))
 
 
 def mirrored(path: Path) -> Path:
