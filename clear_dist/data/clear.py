@@ -19,7 +19,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from clear_dist.data.rows import BadData, ChoiceRow, PictureInfo, TextRow, VisualRow, filled, right_first
+from clear_dist.data.rows import BadData, ChoiceRow, PictureInfo, TextRow, VisualRow, filled, repeated, right_first
 from clear_dist.data.tofu import text_rows
 from clear_dist.types import Picture, UserError
 
@@ -65,10 +65,15 @@ class ClearFiles:
         pictures = self._pictures(config, table)
         companions = self._companions(perturbed)
         infos = self.pictures_info
+        ids = list(table["id"]) if "id" in table.column_names else []
+        twins = repeated(ids)
         rows: list[VisualRow] = []
         for i, (picture, caption, name) in enumerate(zip(pictures, table["caption"], table["name"], strict=True)):
             if picture is None:
                 self._bad.report(f"{config}[{i}].image: no picture.")
+                continue
+            if i in twins:
+                self._bad.report(f"{config}[{i}]: id {ids[i]!r} is also that of row {twins[i]}.")
                 continue
             missing = [c for c, value in (("caption", caption), ("name", name)) if not filled(value)]
             if missing:
@@ -92,7 +97,7 @@ class ClearFiles:
     def text(self, config: str, names: Sequence[str]) -> list[TextRow]:
         """The text rows of a ``+tofu`` config; ``names`` are the people of the config's pictures, in order."""
         table = self._table(config, ["question", "answer"])
-        columns = [c for c in ("question", "answer", "name", "person", "fact") if c in table.column_names]
+        columns = [c for c in ("id", "question", "answer", "name", "person", "fact") if c in table.column_names]
         records = table.select_columns(columns).to_list()
         # Picture rows come first and have no question; an empty question after that is a bad row.
         first = next((i for i, record in enumerate(records) if record["question"] is not None), len(records))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -95,3 +95,9 @@ def right_first(answer: str, options: object) -> tuple[str, ...]:
 def filled(value: object) -> bool:
     """Whether a cell holds text."""
     return isinstance(value, str) and bool(value.strip())
+
+
+def repeated(ids: Sequence[object]) -> dict[int, int]:
+    """Place of every id that occurred before -> place where it occurred first. Rows without an id do not count."""
+    first: dict[object, int] = {}
+    return {i: first[value] for i, value in enumerate(ids) if value is not None and first.setdefault(value, i) != i}

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clear_dist.data.rows import BadData, ChoiceRow, TextRow, filled, right_first
+from clear_dist.data.rows import BadData, ChoiceRow, TextRow, filled, repeated, right_first
 from clear_dist.types import SetName, UserError
 
 AUTHOR_ROWS = 20
@@ -106,11 +106,15 @@ def text_rows(
     if records and not all(people):
         guessed = block_people(records, names, config, first)
         people = [person or guess for person, guess in zip(people, guessed, strict=True)]
+    twins = repeated([record.get("id") for record in records])
     rows: list[TextRow] = []
     for i, (record, person) in enumerate(zip(records, people, strict=True)):
         missing = [column for column in ("question", "answer") if not filled(record.get(column))]
         if missing:
             bad.report(f"{config}[{first + i}]: {' and '.join(missing)} empty; expected text.")
+            continue
+        if i in twins:
+            bad.report(f"{config}[{first + i}]: id {record['id']!r} is also that of row {first + twins[i]}.")
             continue
         assert person is not None
         fact = record.get("fact") or facts.get(record["question"], {}).get("fact")
