@@ -134,7 +134,7 @@ class TrainFields(DataFields, ModelFields):
     global_batch: int = opt(
         MINI_FINETUNE["global_batch"], "training", "examples a step over all ranks and accumulation", "N", ge=1
     )
-    micro_batch: int | None = opt(None, "training", "examples a forward pass on one rank (default: fits)", "N", ge=1)
+    micro_batch: int | None = opt(None, "training", "examples of all views in one forward pass of a rank (default: about 16k tokens)", "N", ge=1)
     gradient_checkpointing: bool = opt(False, "training", "recompute activations: less memory, a third slower")
     ds: Path | None = opt(None, "training", "DeepSpeed JSON, e.g. ds_configs/z3.json; auto values are filled", "FILE")
     resume: str = opt("auto", "run", "auto: go on where this run stopped; never; or a checkpoint", "auto|never|PATH")
@@ -164,8 +164,6 @@ class TrainFields(DataFields, ModelFields):
 
     @model_validator(mode="after")
     def _consistent_training(self) -> TrainFields:
-        if self.micro_batch is not None and self.micro_batch > self.global_batch:
-            raise ValueError(f"`micro_batch` {self.micro_batch} is larger than `global_batch` {self.global_batch}")
         if self.layout == "varlen" and self.attention not in ("auto", "flash_attention_2"):
             raise ValueError(
                 f"`layout` varlen needs `attention` flash_attention_2, not {self.attention}: use `layout` dense"

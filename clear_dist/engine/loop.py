@@ -149,6 +149,7 @@ def _one_step(
     lr = engine.get_lr()[0]
     sums: Tensor | None = None
     names: list[str] = []
+    grad_norm: float | None = None
     for batch in stream.micro_batches(step):
         batch = batch.to(world.device)
         for norm in norms.values():
@@ -165,9 +166,10 @@ def _one_step(
         engine.backward(loss * scale)
         if engine.is_gradient_accumulation_boundary():
             _refuse_non_finite(sums, names, step, world)
+            grad_norm = _plain_norm(engine)
         engine.step()
     assert sums is not None
-    norm = engine.get_global_grad_norm()
+    norm = engine.get_global_grad_norm() if grad_norm is None else grad_norm
     loss_value, *part_values, tokens = sums.tolist()
     return {
         "step": step + 1,
@@ -177,6 +179,14 @@ def _one_step(
         "grad_norm": None if norm is None else float(norm),
         "real_tokens": int(tokens),
     }
+
+
+def _plain_norm(engine: Any) -> float | None:
+    """The gradient's norm at ZeRO stage 0, which DeepSpeed does not report in fp32; None at other stages."""
+    if engine.zero_optimization_stage() != 0:
+        return None
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    return float(nn.utils.get_total_norm(gradients)) if gradients else None
 
 
 def _refuse_non_finite(sums: Tensor, names: list[str], step: int, world: World) -> None:

@@ -47,6 +47,7 @@ class ModelPredictor:
                 self.model.processor,
                 row_length=self._row_length,
                 pixels=self._pixels,
+                share=self.model.shares_prefixes,
             ).to(self.model.device)
             h_TD = final_hidden(self.model.family, module, batch).flatten(0, 1)[batch.score_index]
             head = self.model.family.head(module).weight

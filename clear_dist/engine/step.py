@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clear_dist.methods import Needs, Objective
-from clear_dist.models import final_hidden, reference_mode
-from clear_dist.models.family import Family
+from clear_dist.models import Family, final_hidden, reference_mode
 from clear_dist.ops import token_stats
 from clear_dist.types import Batch, TokenStats, View
 

@@ -1,0 +1,164 @@
+"""What every training recipe starts with: ranks, output directory, data, and checks before any weight is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from clear_dist.config import DataFields, TrainFields
+from clear_dist.data.load import Dataset, load_dataset
+from clear_dist.engine.ds_config import check_ds_config, load_ds_config
+from clear_dist.engine.trackers import check_tracker
+from clear_dist.engine.world import World, agree, barrier
+from clear_dist.models import ModelInfo, inspect_model
+from clear_dist.services.progress import say
+from clear_dist.services.rundir import claim_output, read_run
+from clear_dist.types import Example, UserError
+
+T = TypeVar("T")
+
+
+def on_main_first(world: World, work: Callable[[], T]) -> T:
+    """``work`` on rank 0, then on the others (who find its files made); a mistake found by rank 0 is every rank's.
+
+    Without this, a rank that stops on an error leaves the others waiting for it.
+    """
+    result: T | None = None
+    message: str | None = None
+    if world.main:
+        try:
+            result = work()
+        except UserError as error:
+            message = str(error)
+    message = agree(world, message)
+    if message is not None:
+        raise UserError(message)
+    if not world.main:
+        result = work()
+    barrier(world)
+    assert result is not None
+    return result
+
+
+def only_on_main(world: World, work: Callable[[], T]) -> T:
+    """``work`` on rank 0; its (small) result, or its mistake, on every rank."""
+    outcome: tuple[T | None, str | None] = (None, None)
+    if world.main:
+        try:
+            outcome = (work(), None)
+        except UserError as error:
+            outcome = (None, str(error))
+    result, message = agree(world, outcome)
+    if message is not None:
+        raise UserError(message)
+    return result
+
+
+def check_before_loading(config: TrainFields) -> ModelInfo:
+    """Everything that can be refused without data, ranks or weights: DeepSpeed file, tracker, model directory."""
+    check_ds_config(load_ds_config(config.ds), f"--ds {config.ds}")
+    check_tracker(config.tracker)
+    return inspect_model(model_dir(config.model, "--model"))
+
+
+def model_dir(name: str | Path, flag: str) -> str | Path:
+    """A model named by a run directory is that run's ``model/`` or ``adapter/``; anything else is itself."""
+    path = Path(name)
+    if not path.is_dir() or (path / "config.json").is_file() or (path / "adapter_config.json").is_file():
+        return name
+    for inside in ("model", "adapter"):
+        if (path / inside).is_dir():
+            return path / inside
+    if read_run(path) is not None:
+        raise UserError(f"{flag} {path}: a run directory without model/ or adapter/: the run did not finish.")
+    return name
+
+
+def open_data(config: DataFields, world: World) -> Dataset:
+    """The dataset of a configuration, read by every rank; rank 0 says what it found."""
+
+    def read() -> Dataset:
+        return load_dataset(
+            config.data,
+            forget=config.forget_split or "forget10",
+            forget_names=";".join(config.forget_names) if config.forget_names else None,
+            forget_file=config.forget_file,
+            modality=config.modality,
+            eval_modality=config.eval_modality,
+            unseen="auto" if config.unseen is None else config.unseen,
+            holdout=config.holdout,
+            tofu=str(config.tofu) if config.tofu else None,
+            seed=config.seed,
+            on_bad_data=config.on_bad_data,
+        )
+
+    data = on_main_first(world, read)
+    forget, retain = data.people["forget"], data.people["retain"]
+    named = ", ".join(forget[:6]) + (" ..." if len(forget) > 6 else "")  # noqa: PLR2004 (a line's width)
+    say(f"{config.data}: forget {len(forget)} people ({named}), retain {len(retain)}", world.main)
+    for line in [*data.skipped, *data.notes]:
+        say(f"  note: {line}", world.main)
+    if data.leaks:
+        say(f"  leakage between forget and retain ({len(data.leaks)}):", world.main)
+        for line in data.leaks[:5]:
+            say(f"    {line}", world.main)
+    return data
+
+
+def claim(config: Any, world: World, out: Path) -> bool:
+    """Make ``out`` this run's; True if it continues one begun before. Rank 0 decides for all."""
+
+    def take() -> bool:
+        _CLAIMS.append(claim_output(out, config, getattr(config, "resume", "never")))
+        return _CLAIMS[-1].state == "resume"
+
+    return only_on_main(world, take)
+
+
+_CLAIMS: list[Any] = []  # locks live as long as the process
+
+
+def release_claims() -> None:
+    while _CLAIMS:
+        _CLAIMS.pop().release()
+
+
+def training_digest(examples: Sequence[Example]) -> str:
+    """SHA-256 over what is learned, whatever the order and the split it came through."""
+    keys = sorted(f"{e.picture.digest if e.picture else ''}\x1f{e.question}\x1f{e.answer}" for e in examples)
+    return hashlib.sha256("\x1e".join(keys).encode()).hexdigest()
+
+
+def canonical(examples: Sequence[Example]) -> list[Example]:
+    """An order that does not depend on which split the examples came through."""
+    return sorted(examples, key=lambda e: (e.picture.digest if e.picture else "", e.question, e.answer))
+
+
+class Stopwatch:
+    """Seconds by part of a run, for summary.json."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
+
+
+def limited(sets: Mapping[Any, Sequence[Example]], limit: int | None) -> dict[Any, list[Example]]:
+    """At most ``limit`` examples of each set, evenly spread, so that every person and kind stays represented."""
+    if limit is None:
+        return {name: list(rows) for name, rows in sets.items()}
+    out = {}
+    for name, rows in sets.items():
+        count = min(limit, len(rows))
+        out[name] = [rows[i * len(rows) // count] for i in range(count)] if count else []
+    return out

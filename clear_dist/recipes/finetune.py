@@ -1,0 +1,125 @@
+"""Fine-tune a base on people: on everyone (the original) or on the retain set only (gold)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from clear_dist.config import FinetuneConfig, TrainFields
+from clear_dist.data.clear import cache_directory
+from clear_dist.data.load import Dataset
+from clear_dist.engine.world import World, barrier, close_world, init_world
+from clear_dist.methods import RETAIN, nll
+from clear_dist.models import inspect_model, weights_digest
+from clear_dist.services.progress import say
+from clear_dist.services.rundir import read_run, write_run
+from clear_dist.types import Example
+
+from .common import (
+    Stopwatch,
+    canonical,
+    check_before_loading,
+    claim,
+    model_dir,
+    only_on_main,
+    open_data,
+    release_claims,
+    training_digest,
+)
+from .training import export, fit, make_plan, prepare_model
+
+
+def run(config: FinetuneConfig) -> None:
+    """``clear-dist finetune``."""
+    check_before_loading(config)
+    world = init_world()
+    data = open_data(config, world)
+    finetune(config, data, world, config.run_dir())
+    release_claims()
+    close_world()
+
+
+def examples_of(config: FinetuneConfig, data: Dataset) -> list[Example]:
+    """What is learned; the order does not depend on which split the people came through."""
+    sets = ("forget", "retain") if config.on == "all" else ("retain",)
+    return canonical([e for name in sets for e in data.train[name]])
+
+
+def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> Path:
+    """Train and export into ``out``; returns the folder to load the result from."""
+    info = inspect_model(model_dir(config.model, "--model"))
+    examples = examples_of(config, data)
+    plan, stream = make_plan(config, info, nll(RETAIN), {RETAIN: examples}, {RETAIN: config.global_batch}, world)
+    if world.main:
+        say("\n".join(f"  {line}" for line in plan.lines(config, world)))
+    if config.dry_run:
+        return out
+    resume = claim(config, world, out)
+    seconds = Stopwatch()
+    facts = {"seeds": {"seed": config.seed}, "ranks": world.size}
+    if world.main:
+        facts |= {"data": data.digest, "base": weights_digest(info.path), "training": training_digest(examples)}
+        write_run(out, config, finished=False, **facts)
+    barrier(world)
+    with seconds("train"):
+        model = prepare_model(config, info, plan.bf16)
+        title = "original" if config.on == "all" else "gold"
+        trained = fit(config, out, title, plan, stream, model, world, resume=resume)
+        folder = export(config, out, trained, model, info, world, merge=True)
+    if world.main:
+        write_run(out, config, finished=True, seconds=seconds.seconds, **facts)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    barrier(world)
+    return folder
+
+
+def cached(config: FinetuneConfig, data: Dataset, world: World) -> Path:
+    """The run directory of this very fine-tuning: found in the cache, or made now and kept there.
+
+    The key digests recipe, data, seed and base weights. A training that was interrupted is made again.
+    """
+    title = "original" if config.on == "all" else "gold"
+    final = cache_entry(config, data)
+    run_file = read_run(final)
+    if run_file is not None and run_file.get("finished"):
+        say(f"{title}: from the cache ({final})", world.main)
+        return final
+    say(f"{title}: not in the cache yet; training it once", world.main)
+    staging = final.with_name(final.name + ".part")
+
+    def clear() -> bool:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        return True
+
+    only_on_main(world, clear)
+    finetune(config, data, world, staging)
+    release_claims()
+    if world.main:
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(staging, final)
+    barrier(world)
+    return final
+
+
+def cache_entry(config: FinetuneConfig, data: Dataset) -> Path:
+    """Where the cache keeps the product of a fine-tuning."""
+    info = inspect_model(model_dir(config.model, "--model"))
+    what = "original" if config.on == "all" else "gold"
+    key = f"{config.digest()[:12]}-{training_digest(examples_of(config, data))[:12]}-{weights_digest(info.path)[:12]}"
+    return cache_directory() / "models" / f"{what}-{key}"
+
+
+def derived(config: TrainFields, on: str) -> FinetuneConfig:
+    """The fine-tuning that makes an unlearning run's original or gold: same data, model, seed and engine; the rest is
+    the preset's. Both halves are learned even where only one is forgotten, unless the model cannot see."""
+    info = inspect_model(model_dir(config.model, "--model"))
+    shared = (
+        "data tofu holdout unseen on_bad_data max_length questions_per_picture layout model dtype attention seed "
+        "preset ds gradient_checkpointing micro_batch"
+    ).split()
+    values = {name: getattr(config, name) for name in shared}
+    if on == "retain" or config.forget_split is None:
+        values |= {"forget": config.forget, "forget_names": config.forget_names, "forget_file": config.forget_file}
+    return FinetuneConfig(**values, on=on, modality="both" if info.image_tokens else "text")  # pyright: ignore[reportArgumentType]

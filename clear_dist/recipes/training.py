@@ -1,0 +1,196 @@
+"""Training as every recipe does it: model, views and objective in; weights on disk out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clear_dist.config import TrainFields
+from clear_dist.data.encode import encode
+from clear_dist.engine.ds_config import load_ds_config
+from clear_dist.engine.export import all_tensors, release, trainable_tensors
+from clear_dist.engine.loop import Trained, TrainSettings, train
+from clear_dist.engine.monitor import Monitor
+from clear_dist.engine.step import StepModule
+from clear_dist.engine.stream import Stream, StreamSettings
+from clear_dist.engine.world import World, barrier
+from clear_dist.methods import Objective
+from clear_dist.models import (
+    Model,
+    ModelInfo,
+    add_lora,
+    enable_checkpointing,
+    freeze_tower,
+    load_model,
+    parameter_counts,
+    save_adapter,
+    save_merged,
+)
+from clear_dist.services.progress import say, task
+from clear_dist.types import Example, View
+
+MICRO_TOKENS = 16_384  # tokens of one forward pass where --micro-batch does not say otherwise
+ROW_BOUNDS = (128, 2048)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training run, resolved: what ``--dry-run`` prints."""
+
+    objective: Objective
+    batch: Mapping[View, int]
+    steps_per_epoch: int
+    total_steps: int
+    accumulation: int
+    row_length: int
+    bf16: bool
+
+    def lines(self, config: TrainFields, world: World) -> list[str]:
+        views = ", ".join(f"{n} {v}" for v, n in self.batch.items())
+        return [
+            f"objective      {self.objective}",
+            f"examples/step  {views} (over {world.size} rank(s) x {self.accumulation} accumulation)",
+            f"steps          {self.total_steps} ({self.steps_per_epoch} an epoch x {config.epochs})",
+            f"precision      {'bf16' if self.bf16 else 'fp32'} on {world.device.type}",
+            f"weights        {'full' if config.full else f'LoRA r={config.lora_r} alpha={config.lora_alpha:g}'}",
+            f"DeepSpeed      {config.ds or 'ZeRO stage 0'}",
+        ]
+
+
+def make_plan(
+    config: TrainFields,
+    info: ModelInfo,
+    objective: Objective,
+    pools: Mapping[View, Sequence[Example]],
+    batch: Mapping[View, int],
+    world: World,
+) -> tuple[Plan, Stream]:
+    """Resolve batch sizes, steps and rows; encodes every example, so all data errors appear here."""
+    processor = info.processor
+    lengths = [encode(e, processor, config.max_length).length for pool in pools.values() for e in pool]
+    micro = config.micro_batch or max(1, int(MICRO_TOKENS / (sum(lengths) / len(lengths))))
+    accumulation = -(-sum(batch.values()) // (micro * world.size))
+    hidden = int(getattr(info.family.text_config(info.config), "hidden_size", ROW_BOUNDS[0]))
+    settings = StreamSettings(
+        batch=batch,
+        seed=config.seed,
+        questions_per_picture=config.questions_per_picture,
+        max_length=config.max_length,
+        row_length=min(max(hidden, ROW_BOUNDS[0]), ROW_BOUNDS[1]),
+        accumulation=accumulation,
+        layout=config.layout,
+        one_run_per_picture=True,
+    )
+    stream = Stream(pools, processor, settings, world.rank, world.size)
+    primary = primary_view(batch)
+    steps_per_epoch = max(1, -(-stream.examples_per_epoch(primary) // batch[primary]))
+    bf16 = config.dtype == "bf16" or (config.dtype == "auto" and torch.cuda.is_available())
+    total = steps_per_epoch * config.epochs
+    plan = Plan(objective, dict(batch), steps_per_epoch, total, accumulation, settings.row_length, bf16)
+    return plan, stream
+
+
+def primary_view(batch: Mapping[View, int]) -> View:
+    """The view whose passes are counted as epochs: what is to be forgotten, else what is trained on."""
+    return next(v for v in (View.FORGET, View.IDK, View.RETAIN) if v in batch)
+
+
+def prepare_model(config: TrainFields, info: ModelInfo, bf16: bool) -> Model:
+    """The student: LoRA on the language model, or everything but the vision tower."""
+    model = load_model(info, dtype="bf16" if bf16 else "fp32", attention=_attention(config), device="cpu")
+    if config.full:
+        freeze_tower(model.family, model.module)
+    else:
+        model.module = add_lora(model.module, config.lora_r, config.lora_alpha, model.family, seed=config.seed)
+    if config.gradient_checkpointing:
+        enable_checkpointing(model.module)
+    model.module.train()
+    return model
+
+
+def frozen_copy(config: TrainFields, info: ModelInfo, bf16: bool) -> Model:
+    """A second, frozen model as the reference of full fine-tuning (ZeRO-3 shards it with the rest)."""
+    model = load_model(info, dtype="bf16" if bf16 else "fp32", attention=_attention(config), device="cpu")
+    model.module.requires_grad_(False)
+    return model
+
+
+def _attention(config: TrainFields) -> Any:
+    """Dense packing needs a mask, which flash-attention does not take: ``auto`` follows the layout."""
+    if config.attention == "auto":
+        return "auto" if config.layout == "varlen" else "sdpa"
+    return config.attention
+
+
+def fit(
+    config: TrainFields,
+    run_dir: Path,
+    title: str,
+    plan: Plan,
+    stream: Stream,
+    model: Model,
+    world: World,
+    *,
+    resume: bool,
+    reference: Model | None = None,
+    monitored: Mapping[str, Sequence[Example]] | None = None,
+) -> Trained:
+    """Train, with progress on rank 0."""
+    total, trainable = parameter_counts(model.module)
+    say(f"{title}: {plan.total_steps} steps, {trainable:,} of {total:,} parameters train on {world.size} rank(s)", world.main)
+    settings = TrainSettings(
+        run_dir=run_dir,
+        total_steps=plan.total_steps,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        warmup=config.warmup,
+        schedule=config.schedule,
+        bf16=plan.bf16,
+        global_batch=plan.batch[primary_view(plan.batch)],
+        accumulation=plan.accumulation,
+        ds_config=load_ds_config(config.ds),
+        ds_source=f"--ds {config.ds}",
+        resume=resume and (run_dir / "checkpoints" / "latest.json").is_file(),
+        checkpoint_every=config.checkpoint_every,
+        stop_after=config.max_steps,
+        tracker=config.tracker,
+        eval_every=config.eval_every,
+    )
+    module = StepModule(model.module, model.family, None if reference is None else reference.module)
+    on_eval: Callable[..., Mapping[str, float]] | None = None
+    if monitored and config.eval_every:
+        on_eval = Monitor(monitored, model.processor, plan.row_length, config.max_length, world).measure
+    with task(title, min(plan.total_steps, config.max_steps or plan.total_steps), world.main) as bar:
+
+        def on_step(done: int, line: Mapping[str, Any]) -> None:
+            if bar is not None:
+                bar.update(done, f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tok/s")
+
+        trained = train(module, plan.objective, stream, settings, world, on_step=on_step, on_eval=on_eval)
+    for line in trained.filled:
+        say(f"  ds: {line}", world.main and config.ds is not None)
+    return trained
+
+
+def export(
+    config: TrainFields, run_dir: Path, trained: Trained, model: Model, info: ModelInfo, world: World, *, merge: bool
+) -> Path:
+    """Write ``adapter/`` (LoRA) or ``model/`` (full, or merged on request) and free the engine; returns the folder to
+    load the result from. A collective: every rank calls it."""
+    lora = not config.full
+    adapter, whole = run_dir / "adapter", run_dir / "model"
+    state = trainable_tensors(trained, world) if lora and not merge else all_tensors(trained, world)
+    if world.main:
+        if lora:
+            names = {n for n, p in model.module.named_parameters() if p.requires_grad}
+            kept = {n: t for n, t in state.items() if n in names}
+            save_adapter(model.module, kept, adapter, model.processor, base=info.path.resolve())
+        if merge or not lora:
+            save_merged(model.module, state, whole, model.processor)
+    barrier(world)
+    release(trained)
+    return adapter if lora else whole

@@ -1,0 +1,66 @@
+"""Progress on rank 0: a live bar on a terminal, a line now and then in a log file; always with an estimate."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+LOG_SHARE = 0.1  # without a terminal: a line every tenth of the way
+LOG_SECONDS = 20.0  # and never more often than this, the first and last line excepted
+
+
+class Task:
+    """One bar. ``update(done)`` with an optional note such as the loss."""
+
+    def __init__(self, title: str, total: int, bar: Progress | None) -> None:
+        self.title, self.total, self._bar = title, max(total, 1), bar
+        self._began = self._said = time.monotonic()
+        self._next = LOG_SHARE
+        self._id = bar.add_task(title, total=self.total, note="") if bar is not None else None
+
+    def update(self, done: int, note: str = "") -> None:
+        if self._bar is not None and self._id is not None:
+            self._bar.update(self._id, completed=done, note=note)
+            return
+        now = time.monotonic()
+        share = done / self.total
+        if done < self.total and (share < self._next or now - self._said < LOG_SECONDS):
+            return
+        self._said, self._next = now, share + LOG_SHARE
+        spent = now - self._began
+        left = spent / done * (self.total - done) if done else 0.0
+        estimate = f", {left:.0f} s left" if done < self.total else ""
+        console.print(f"{self.title}: {done}/{self.total}, {spent:.0f} s{estimate}{'  ' + note if note else ''}")
+
+
+@contextmanager
+def task(title: str, total: int, show: bool = True) -> Iterator[Task | None]:
+    """A task for the time of the block; None where ``show`` is false (other ranks)."""
+    if not show:
+        yield None
+        return
+    if not sys.stderr.isatty():
+        yield Task(title, total, None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield Task(title, total, bar)
+
+
+def say(text: str, show: bool = True) -> None:
+    """A line about what happens next."""
+    if show:
+        console.print(text)
