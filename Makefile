@@ -31,8 +31,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt setup.py
 		|| { rm -rf $(VENV); echo "$(PYTHON) cannot create virtual environments: install its venv package" \
 		"(e.g. python3-venv), or pass another PYTHON=" >&2; exit 1; }
 	@echo "installing into $(VENV); a few minutes, once"
-	@$(BIN)/pip install -q $(call pinned,torch)
-	@$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install -qq $(call pinned,torch)
+	@$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
 	@touch $@
 
 quickstart: setup  ## learn 24 people, forget a few, write runs/quickstart/index.html
@@ -62,8 +62,8 @@ gpu:  ## on a GPU machine, installed or with .whl/: PART=tests|quickstart|ops|st
 
 wheels: setup  ## fill .whl/ with what `make gpu` needs on a machine without network (Python 3.12, x86-64)
 	@mkdir -p .whl
-	$(BIN)/pip wheel -q --no-deps --no-build-isolation -w .whl $(call pinned,$(BUILT))
-	$(BIN)/pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp $(PLATFORMS) \
+	$(BIN)/pip wheel -qq --no-deps --no-build-isolation -w .whl $(call pinned,$(BUILT))
+	$(BIN)/pip download -qq --no-deps --only-binary=:all: --python-version 3.12 --implementation cp $(PLATFORMS) \
 		-d .whl $(call pinned,$(CARRIED))
 	@ls -l .whl
 
