@@ -134,7 +134,9 @@ class TrainFields(DataFields, ModelFields):
     global_batch: int = opt(
         MINI_FINETUNE["global_batch"], "training", "examples a step over all ranks and accumulation", "N", ge=1
     )
-    micro_batch: int | None = opt(None, "training", "examples of all views in one forward pass of a rank (default: about 16k tokens)", "N", ge=1)
+    micro_batch: int | None = opt(
+        None, "training", "examples of all views in one forward pass of a rank (default: about 16k tokens)", "N", ge=1
+    )
     gradient_checkpointing: bool = opt(False, "training", "recompute activations: less memory, a third slower")
     ds: Path | None = opt(None, "training", "DeepSpeed JSON, e.g. ds_configs/z3.json; auto values are filled", "FILE")
     resume: str = opt("auto", "run", "auto: go on where this run stopped; never; or a checkpoint", "auto|never|PATH")

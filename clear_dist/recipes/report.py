@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clear_dist.config import ReportConfig
-from clear_dist.report import report
+from clear_dist.report.build import report
 from clear_dist.services.progress import say
 from clear_dist.types import UserError
 
