@@ -35,7 +35,7 @@ def generate(
         return []
     assert len({len(p) for p in prompts}) == 1, "prompts of one call must have one length"
     module: Any = unwrap(model.module)
-    device, eos_id = model.device, model.processor.eos_id
+    device, eos_id, image_id = model.device, model.processor.eos_id, model.processor.image_id
     ids = torch.tensor([list(p) for p in prompts], dtype=torch.long, device=device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if pixel_values is not None:
@@ -48,6 +48,7 @@ def generate(
         eos_token_id=eos_id,
         pad_token_id=model.processor.pad_id,
         use_cache=True,
+        suppress_tokens=None if image_id is None else [image_id],  # a placeholder is never an answer
     )
     kept, module.generation_config = module.generation_config, config
     training = module.training

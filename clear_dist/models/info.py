@@ -12,7 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from clear_dist.models.causal_lm import CAUSAL_LM
@@ -34,7 +36,8 @@ class ModelInfo:
     """What is known of a model from its files alone.
 
     name: as the user gave it. path: the directory with configuration and weights. adapter: a PEFT directory to
-    merge into it, or None. parameters, bytes: counted from the headers of the weight files.
+    merge into it, or None. parameters, bytes: counted from the headers of the weight files (0 while those of a Hub
+    model are not fetched).
     """
 
     name: str
@@ -75,16 +78,21 @@ def inspect_model(name_or_dir: str | Path) -> ModelInfo:
     config = load_config(path)
     family = family_of(config, path)
     _check_packable(config, family, path)
-    weights = weight_files(path)
-    if any("lm_head.bias" in read_header(file) for file in weights):
+    parameters, size, dtypes = check_weights(path)
+    info = ModelInfo(name, path, adapter, family, config, parameters, size, dtypes)
+    _ = info.processor  # its checks belong to the inspection
+    return info
+
+
+def check_weights(path: Path) -> tuple[int, int, tuple[str, ...]]:
+    """(parameters, bytes, dtypes) of a directory's weights, whole and of a kind that works here."""
+    files = weight_files(path)
+    if any(name.endswith("lm_head.bias") for file in files for name in read_header(file)):
         raise UserError(
             f"{path}: the output head has a bias, which per-token statistics do not take into account; "
             "use a model whose head is a plain matrix"
         )
-    parameters, size, dtypes = weight_totals(weights)
-    info = ModelInfo(name, path, adapter, family, config, parameters, size, dtypes)
-    _ = info.processor  # its checks belong to the inspection
-    return info
+    return weight_totals(files)
 
 
 def family_of(config: PreTrainedConfig, path: Path) -> Family:
@@ -95,7 +103,7 @@ def family_of(config: PreTrainedConfig, path: Path) -> Family:
         return CAUSAL_LM
     raise UserError(
         f"{path / 'config.json'}: model_type {config.model_type!r} is not supported; "
-        "use a LLaVA (model_type 'llava') or a causal language model such as Llama, Mistral, Qwen2 or Phi"
+        "use a LLaVA (model_type 'llava') or a causal language model such as Llama, Mistral or Qwen2"
     )
 
 
@@ -219,6 +227,8 @@ def _check_packable(config: PreTrainedConfig, family: Family, path: Path) -> Non
             f"{path / 'config.json'}: layers of kind {', '.join(sorted(kinds))} carry state along a packed row, "
             "so sequences could not be kept apart; use a model with full or sliding-window attention only"
         )
+    if family is CAUSAL_LM:
+        _check_structure(config, path)
     for key, neutral in LOGIT_SETTINGS.items():
         value = getattr(text, key, neutral)
         if value not in (None, neutral):
@@ -226,6 +236,21 @@ def _check_packable(config: PreTrainedConfig, family: Family, path: Path) -> Non
                 f"{path / 'config.json'}: {key} = {value} rescales logits after the head, which is not supported; "
                 "use a model with a plain linear head"
             )
+
+
+def _check_structure(config: PreTrainedConfig, path: Path) -> None:
+    """A decoder of attention layers with a linear head, seen on a model without weights (meta device)."""
+    with torch.device("meta"):
+        module: Any = AutoModelForCausalLM.from_config(config)
+    layers, head = getattr(module.get_decoder(), "layers", None), module.get_output_embeddings()
+    llama_like = isinstance(layers, nn.ModuleList) and isinstance(getattr(module, "lm_head", None), nn.Linear)
+    # Every recurrent layer in use (Mamba, gated delta nets, short convolutions) has a convolution along the row.
+    recurrent = any(isinstance(m, nn.Conv1d) for m in module.modules())
+    if not llama_like or head is not module.lm_head or recurrent:
+        raise UserError(
+            f"{path / 'config.json'}: model_type {config.model_type!r} is not supported: it is not a stack of "
+            "attention layers with a linear head; use a model such as Llama, Mistral or Qwen2"
+        )
 
 
 def _base_of(adapter: Path) -> Path:

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from clear_dist.models.family import FLASH, Family
-from clear_dist.models.files import fetch_weights, weight_files
-from clear_dist.models.info import ModelInfo, inspect_model
+from clear_dist.models.files import fetch_weights
+from clear_dist.models.info import ModelInfo, check_weights, inspect_model
 from clear_dist.models.llava import LLAVA
 from clear_dist.models.model import Model
 from clear_dist.models.quiet import quiet
@@ -46,7 +46,7 @@ def load_model(
     precision = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(dtype, torch.bfloat16 if on_gpu else torch.float32)
     chosen = choose_attention(attention, precision, on_gpu)
     fetch_weights(info.name if info.adapter is None else str(info.path), info.path)
-    weight_files(info.path)
+    check_weights(info.path)
     auto: Any = AutoModelForImageTextToText if info.family is LLAVA else AutoModelForCausalLM
     try:
         with quiet() if info.bytes < SHOW_PROGRESS else nullcontext():
