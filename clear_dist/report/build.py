@@ -11,7 +11,7 @@ from clear_dist.metrics.interval import Estimate
 from clear_dist.report.markdown import markdown
 from clear_dist.report.run import read_run
 from clear_dist.report.verdict import FORGET_MARGIN, RETAIN_MARGIN
-from clear_dist.report.view import View, view
+from clear_dist.report.view import View, footnotes, view
 from clear_dist.report.words import MEANINGS, interval, number
 
 
@@ -33,7 +33,7 @@ def page(content: View) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, interval=interval, spot=_spot, percent=_percent)
+    environment.filters.update(footnotes=footnotes, number=number, interval=interval, spot=_spot, percent=_percent)
     template = environment.get_template("page.html.j2")
     return template.render(view=content, meanings=MEANINGS, forget_margin=FORGET_MARGIN, retain_margin=RETAIN_MARGIN)
 

@@ -93,7 +93,10 @@ def _line(axes: Axes, xy: tuple[list[float], list[float]], color: str, label: st
 
 def _curves(rows: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     names = list(dict.fromkeys(n for r in rows if isinstance(r.get("parts"), Mapping) for n in r["parts"]))
+    if len(names) == 1:
+        names = []  # the only part is the loss itself
     figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12)  # type: ignore[union-attr]
     axes: Sequence[Axes] = figure.subplots(1, 3, width_ratios=(1.7, 1, 1))
     _line(axes[0], _series(rows, "loss"), theme.ink, "loss", 1.8)
     for i, name in enumerate(names):
@@ -102,10 +105,13 @@ def _curves(rows: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     _line(axes[2], _series(rows, "grad_norm"), theme.models[1], None, 1.5)
     for ax, title in zip(axes, ("loss and its parts", "learning rate", "gradient norm"), strict=True):
         dress(ax, theme)
-        ax.set_title(title, loc="left", fontsize=9.5, color=theme.ink)
+        ax.set_title(
+            "loss" if title.startswith("loss") and not names else title, loc="left", fontsize=9.5, color=theme.ink
+        )
         ax.set_xlabel("step", fontsize=8.5, color=theme.soft)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
         ax.yaxis.get_offset_text().set_color(theme.soft)
         ax.yaxis.get_offset_text().set_fontsize(8)
     if names:

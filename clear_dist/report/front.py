@@ -7,7 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -16,6 +19,8 @@ from clear_dist.types import UserError
 
 ANCHORS = {"original": "s", "gold": "*"}  # models that are no method: drawn in ink, never on the front
 Point = tuple[float, float]
+# No date inside the file: the same runs give the same bytes.
+_METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def pareto(points: Mapping[str, Point]) -> list[str]:
@@ -31,9 +36,8 @@ def pareto(points: Mapping[str, Point]) -> list[str]:
     return sorted(best, key=lambda name: points[name])
 
 
-def _label(axes: Axes, name: str, at: Point, taken: list[Bbox], color: str) -> None:
+def _label(axes: Axes, renderer: RendererBase, name: str, at: Point, taken: list[Bbox], color: str) -> None:
     """Writes a name beside its point where it covers no other point or label; to the right if nowhere is free."""
-    renderer = axes.figure.canvas.get_renderer()  # type: ignore[union-attr]
     for shift, (dx, dy) in product((9, 20, 34), ((1, 0.3), (1, -0.9), (-1, 0.3), (-1, -0.9), (0.1, 1), (0.1, -1.4))):
         text = axes.annotate(
             plain(name),
@@ -67,6 +71,8 @@ def front(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
     """
     if not rows:
         raise UserError("front: there is no run to draw; expected at least one row")
+    if path.suffix not in _METADATA:
+        raise UserError(f"front: {path} must end in {', '.join(_METADATA)}")
     runs: dict[str, list[Point]] = {}
     for i, row in enumerate(rows):
         try:
@@ -97,16 +103,15 @@ def front(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
             axes.scatter(*zip(*points, strict=True), s=14, color=color, alpha=0.45, linewidths=0)
         size = 150 if method == "gold" else 64
         axes.scatter(*means[method], s=size, color=color, marker=ANCHORS.get(method, "o"), zorder=3, linewidths=0)
-    figure.draw_without_rendering()
+    canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()  # settles the layout, so that labels can be measured
     taken = []
     for x, y in means.values():
         cx, cy = axes.transData.transform((x, y))
         taken.append(Bbox.from_extents(cx - 6, cy - 6, cx + 6, cy + 6))
     for method, at in means.items():
-        _label(axes, method, at, taken, colors.get(method, LIGHT.ink))
+        _label(axes, canvas.get_renderer(), method, at, taken, colors.get(method, LIGHT.ink))
     path.parent.mkdir(parents=True, exist_ok=True)
-    fixed = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    if path.suffix not in fixed:
-        raise UserError(f"front: {path} must end in {', '.join(fixed)}")
-    figure.savefig(path, dpi=180, metadata=fixed[path.suffix])
+    with rc_context({"svg.hashsalt": "clear_dist"}):  # SVG ids are random otherwise
+        figure.savefig(path, dpi=180, metadata=_METADATA[path.suffix])
     return best

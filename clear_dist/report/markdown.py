@@ -6,10 +6,11 @@ import re
 
 from clear_dist.metrics.interval import Estimate
 from clear_dist.report.verdict import FORGET_MARGIN, RETAIN_MARGIN, Check
-from clear_dist.report.view import Row, View
+from clear_dist.report.view import Row, Section, View, footnotes
 from clear_dist.report.words import interval, number
 
 _STATES = {"met": "met", "missed": "**missed**", "unknown": "not judged"}
+STAR = r"\*"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&$])")
 
 
@@ -19,7 +20,9 @@ def escape(text: object) -> str:
 
 
 def _cell(value: Estimate | None) -> str:
-    return "absent" if value is None else f"{number(value.value)} ({interval(value)})"
+    if value is None:
+        return "absent"
+    return f"{number(value.value)}{STAR if value.note else ''} ({interval(value)})"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -61,10 +64,11 @@ def markdown(view: View) -> str:
         out += ["## Forget quality", "", *(f"* {escape(m)}: {line}" for m, line in view.quality), ""]
         out += [view.quality_caution, ""] if view.quality_caution else []
     out += ["## All numbers", ""]
-    for section in view.sections:
-        out += [f"### {section.title}", "", *_table(["metric", "on", *models, "n"], [_row(r) for r in section.rows])]
-    if view.overall:
-        out += ["### Over all sets", "", *_table(["metric", "on", *models, "n"], [_row(r) for r in view.overall])]
+    tables = [*view.sections, *([Section("Over all sets", view.overall)] if view.overall else [])]
+    for section in tables:
+        rows = [_row(r) for r in section.rows]
+        out += [f"### {section.title}", "", *_table(["metric", "on", *models, "n"], rows)]
+        out += [f"{STAR} {escape(note)}\n" for note in footnotes(section.rows)]
     if view.samples:
         out += ["## Sample answers", ""]
     for group in view.samples:

@@ -18,6 +18,7 @@ from clear_dist.report.run import estimate
 FORGET_MARGIN = 0.15
 RETAIN_MARGIN = 0.10
 State = Literal["met", "missed", "unknown"]
+Whole = Literal["met", "partly", "missed", "unknown"]
 _ROUNDING = 1e-9  # .25 + .15 must not fall below .4
 
 
@@ -51,11 +52,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The checks, what they say together, and a sentence each for people who read nothing else."""
+    """The checks, what they say together, and a sentence on each."""
 
     checks: tuple[Check, ...]
-    forgotten: State
-    kept: State
+    forgotten: Whole
+    kept: Whole
     headline: str
     details: tuple[str, ...]
 
@@ -75,8 +76,10 @@ def _check(
     return Check(title, aim, original, unlearned, gold, limit, state)
 
 
-def _together(checks: list[Check]) -> State:
+def _together(checks: list[Check]) -> Whole:
     states = {c.state for c in checks}
+    if {"met", "missed"} <= states:
+        return "partly"
     return "missed" if "missed" in states else "met" if "met" in states else "unknown"
 
 
@@ -85,17 +88,28 @@ def percent(estimate: Estimate | None) -> str:
     return "unknown" if estimate is None else f"{100 * estimate.value:.0f}%"
 
 
-_HEADLINES: dict[tuple[State, State], str] = {
-    ("met", "met"): "Forgotten, and the rest is kept.",
-    ("met", "missed"): "Forgotten, but other knowledge was lost with it.",
-    ("met", "unknown"): "Forgotten. Whether the rest is kept was not measured.",
-    ("missed", "met"): "Not forgotten.",
-    ("missed", "missed"): "Not forgotten, and other knowledge was lost.",
-    ("missed", "unknown"): "Not forgotten.",
-    ("unknown", "met"): "The rest is kept. Whether it was forgotten was not measured.",
-    ("unknown", "missed"): "Other knowledge was lost. Whether it was forgotten was not measured.",
-    ("unknown", "unknown"): "Not enough was measured to judge this run.",
-}
+def _headline(forgotten: Whole, kept: Whole, checks: tuple[Check, ...]) -> str:
+    """The verdict in one or two sentences, for people who read nothing else."""
+    names, facts, kept_names, _ = checks
+    if forgotten == kept == "unknown":
+        return "Not enough was measured to judge this run."
+    if forgotten == "met" and kept == "met":
+        return "Forgotten, and the rest is kept."
+    first = {
+        "met": "Forgotten.",
+        "missed": "Not forgotten.",
+        "unknown": "Whether they are forgotten was not measured.",
+        "partly": "Names are forgotten, facts are not."
+        if names.state == "met" and facts.state == "missed"
+        else "Facts are forgotten, names are not.",
+    }[forgotten]
+    second = {
+        "met": "The rest is kept.",
+        "missed": "Other knowledge was lost.",
+        "unknown": "Whether the rest is kept was not measured.",
+        "partly": f"Of everybody else, {'facts' if kept_names.state == 'met' else 'names'} were lost.",
+    }[kept]
+    return f"{first} {second}"
 
 
 def _sentences(checks: tuple[Check, ...]) -> tuple[str, ...]:
@@ -132,7 +146,7 @@ def judge(summary: Mapping[str, Any], candidate: str | None = "unlearned") -> Ve
     )
     forgotten = _together([c for c in checks if c.aim == "forget"])
     kept = _together([c for c in checks if c.aim == "retain"])
-    return Verdict(checks, forgotten, kept, _HEADLINES[forgotten, kept], _sentences(checks))
+    return Verdict(checks, forgotten, kept, _headline(forgotten, kept, checks), _sentences(checks))
 
 
 def cautions(summary: Mapping[str, Any], verdict: Verdict) -> list[str]:
@@ -145,15 +159,17 @@ def cautions(summary: Mapping[str, Any], verdict: Verdict) -> list[str]:
         if check.state == "unknown":
             other = "gold" if check.aim == "forget" else "original"
             out.append(f"{check.title}: not judged, because the {other} model was not evaluated on it.")
-        elif check.unsure:
-            out.append(
-                f"{check.title}: with {check.unlearned.n} answers the interval of the unlearned model reaches past "
-                "the limit; this could be chance."
-            )
         if check.overdone:
             out.append(f"{check.title}: the unlearned model does worse than one that never knew, which can be noticed.")
         if check.unlearned.note:
             out.append(f"{check.title}: {check.unlearned.note}.")
+    unsure = [c for c in verdict.checks if c.state != "unknown" and c.unsure]
+    if unsure:
+        of = "; ".join(f"{c.title.lower()} ({c.unlearned.n} answers)" for c in unsure if c.unlearned is not None)
+        out.append(
+            f"Could be chance, because the interval of the unlearned model reaches past the limit: {of}. More "
+            "questions, pictures or seeds would tell."
+        )
     for model in summary["models"]:
         control = estimate(summary, f"{model}/shuffled", "forget", "visual", "name_accuracy")
         if control is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,11 @@ class Row:
         """Examples behind the figures: one number, or all of them where models differ."""
         counts = sorted({v.n for v in self.values if v is not None})
         return ", ".join(map(str, counts))
+
+
+def footnotes(rows: Iterable[Row]) -> list[str]:
+    """The different notes of a table's figures, for its foot."""
+    return list(dict.fromkeys(v.note for row in rows for v in row.values if v is not None and v.note))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,20 @@ from clear_dist.evaluation.summary import summarise, write_summary
 from clear_dist.types import Example, Picture, Request, SetName
 
 FIRST = ("Mira", "Tomas", "Adaeze", "Henrik", "Yuki", "Salma", "Pavel", "Ines", "Noor", "Luca", "Freya", "Omar")
-LAST = ("Okafor", "Lindqvist", "Haddad", "Marsh", "Tanaka", "Reyes", "Novak", "Costa", "Rahman", "Bianchi", "Holm", "Aziz")
+LAST = (
+    "Okafor",
+    "Lindqvist",
+    "Haddad",
+    "Marsh",
+    "Tanaka",
+    "Reyes",
+    "Novak",
+    "Costa",
+    "Rahman",
+    "Bianchi",
+    "Holm",
+    "Aziz",
+)
 NAMES = tuple(f"{a} {b}" for a, b in zip(FIRST, LAST, strict=True))
 HAIR = {"red": "#a8442a", "black": "#2b2522", "blond": "#d9b35c", "grey": "#9a9a98", "brown": "#6b4428"}
 WALL = {"blue": "#9fb9d6", "green": "#a9c7a6", "yellow": "#ead9a0", "pink": "#e3bcc4"}
@@ -170,7 +183,8 @@ def world(people: People) -> dict[SetName, list[Example]]:
         picture, _ = people.picture(person, 0)
         name = people.names[person]
         faces.append(Example(id=f"{person}/face", set="real_faces", kind="choice", question="Who is this person?",
-                             answer=name, picture=picture, person=name, options=(name, *people.names[4:7]), fact=name))  # fmt: skip
+                             answer=name, picture=picture, person=name, fact=name,
+                             options=(name, *people.names[4:7])))  # fmt: skip
     real = [
         Example("0/choice", "real_world", "choice", "Which city is the capital of France?", "Paris",
                 options=("Paris", "Rome", "Oslo"), fact="Paris"),
@@ -191,8 +205,9 @@ def _steps(path: Path, count: int, parts: dict[str, tuple[float, float]], lr: fl
     for step in range(1, count + 1):
         t = step / count
         values = {k: a + (b - a) * (1 - math.exp(-3 * t)) + 0.04 * rng.gauss(0, 1) for k, (a, b) in parts.items()}
-        lines.append({"step": step, "loss": sum(values.values()), "parts": values, "grad_norm": 1.5 * math.exp(-t) + 0.2 * rng.random(),
-                      "lr": lr * 0.5 * (1 + math.cos(math.pi * t)), "real_tokens": 900, "tokens_per_s": 5200.0})  # fmt: skip
+        line = {"step": step, "loss": sum(values.values()), "parts": values, "real_tokens": 900, "tokens_per_s": 5200.0}
+        line |= {"grad_norm": 1.5 * math.exp(-t) + 0.2 * rng.random(), "lr": lr * 0.5 * (1 + math.cos(math.pi * t))}
+        lines.append(line)
         if step % 20 == 0:
             lines.append({"step": step, "eval": {"forget": 1 - t}})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +237,7 @@ def make_run(folder: Path, *, forget: float = 0.1, retain: float = 0.95, names: 
     run = {
         "v": 1,
         "recipe": "unlearn",
-        "config": {"method": "npo", "optim": {"lr": 1e-3, "epochs": 12}, "forget": "forget10", "resume": None, "full": False},
+        "config": {"method": "npo", "optim": {"lr": 1e-3, "epochs": 12}, "resume": None, "full": False},
         "digest": "9c1f" * 16,
         "versions": {"torch": "2.13.0", "transformers": "5.23.0", "deepspeed": "0.19.8"},
         "command": "deepspeed launchers/unlearn.py --ds ds_configs/z3.json --method npo",
