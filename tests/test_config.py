@@ -193,7 +193,6 @@ def test_local_rank_is_dropped_wherever_it_stands() -> None:
         (["--method", "ga", "--objective", "x"], ["--method and --objective", "give one of them"]),
         (["--full", "--reference", "adapter"], ["--reference adapter needs LoRA"]),
         (["--full", "--l1", "1"], ["--l1 is a penalty on LoRA weights"]),
-        (["--micro-batch", "9", "--global-batch", "8"], ["--micro-batch 9 is larger than --global-batch 8"]),
         (["--layout", "varlen", "--attention", "sdpa"], ["--layout varlen needs --attention flash_attention_2"]),
     ],
 )
