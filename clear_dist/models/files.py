@@ -41,7 +41,7 @@ def resolve(name: str) -> Path:
 
 def fetch_weights(name: str, path: Path) -> None:
     """Complete a Hub snapshot with its safetensors; nothing to do for a local directory."""
-    if name != "tiny" and not Path(name).expanduser().is_dir() and "/snapshots/" in path.as_posix():
+    if name != "tiny" and not Path(name).expanduser().is_dir() and is_snapshot(path):
         _snapshot(name, [*SMALL_FILES, "*.safetensors"])
 
 
@@ -56,18 +56,23 @@ def _snapshot(name: str, patterns: list[str]) -> Path:
         ) from error
 
 
-def weight_files(path: Path) -> list[Path]:
-    """The safetensors of a directory, whole: every shard an index names must be there.
+def is_snapshot(path: Path) -> bool:
+    """Whether a directory is the Hub's cache, where weights may not have been fetched yet."""
+    return "/snapshots/" in path.as_posix()
 
-    Of a Hub snapshot whose weights are not fetched yet, the files that are there (possibly none).
-    """
+
+def weight_files(path: Path, *, complete: bool = True) -> list[Path]:
+    """The safetensors of a directory. ``complete``: every shard an index names must be there, and at least one."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index}: is not an index of shards (no readable weight_map); copy it again") from error
         files = [path / n for n in names]
     else:
         files = sorted(path.glob("model*.safetensors"))
-    if "/snapshots/" in path.as_posix():
+    if not complete:
         return [f for f in files if f.is_file()]
     for file in files:
         if not file.is_file():

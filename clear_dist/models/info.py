@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from clear_dist.models.causal_lm import CAUSAL_LM
 from clear_dist.models.family import Family
-from clear_dist.models.files import read_header, resolve, weight_files, weight_totals
+from clear_dist.models.files import is_snapshot, read_header, resolve, weight_files, weight_totals
 from clear_dist.models.llava import LLAVA, TOWER_EXTRA_TOKENS
 from clear_dist.models.processor import TokenProcessor
 from clear_dist.types import UserError
@@ -78,15 +78,15 @@ def inspect_model(name_or_dir: str | Path) -> ModelInfo:
     config = load_config(path)
     family = family_of(config, path)
     _check_packable(config, family, path)
-    parameters, size, dtypes = check_weights(path)
+    parameters, size, dtypes = check_weights(path, complete=not is_snapshot(path))
     info = ModelInfo(name, path, adapter, family, config, parameters, size, dtypes)
     _ = info.processor  # its checks belong to the inspection
     return info
 
 
-def check_weights(path: Path) -> tuple[int, int, tuple[str, ...]]:
+def check_weights(path: Path, *, complete: bool = True) -> tuple[int, int, tuple[str, ...]]:
     """(parameters, bytes, dtypes) of a directory's weights, whole and of a kind that works here."""
-    files = weight_files(path)
+    files = weight_files(path, complete=complete)
     if any(name.endswith("lm_head.bias") for file in files for name in read_header(file)):
         raise UserError(
             f"{path}: the output head has a bias, which per-token statistics do not take into account; "

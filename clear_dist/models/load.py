@@ -59,7 +59,7 @@ def load_model(
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise UserError(f"{info.path}: the weights do not fit config.json: {error}") from error
     missing = sorted(report["missing_keys"])
     if missing:

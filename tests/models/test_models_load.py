@@ -83,6 +83,17 @@ def test_sharded_weights(tiny_dir, copy_of):
     (copy / "model-2.safetensors").unlink()
     with pytest.raises(UserError, match=r"model-2\.safetensors: missing"):
         inspect_model(copy)
+    (copy / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(UserError, match=r"index\.json: is not an index of shards"):
+        inspect_model(copy)
+
+
+def test_snapshot_whose_weights_did_not_come(tiny_dir, tmp_path):
+    copy = tmp_path / "snapshots" / "abc"
+    shutil.copytree(tiny_dir, copy, ignore=shutil.ignore_patterns("*.safetensors"))
+    assert inspect_model(copy).parameters == 0
+    with pytest.raises(UserError, match="no weights"):
+        load_model(copy, dtype="fp32", device="cpu")
 
 
 def spoil_config(**changes: Any) -> Callable[[Path], None]:

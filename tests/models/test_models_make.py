@@ -43,6 +43,8 @@ def greedy(model, ids: list[int], pixels: torch.Tensor | None, steps: int) -> li
         extra = {} if pixels is None else {"pixel_values": pixels[None]}
         with torch.no_grad():
             logits = model.module(input_ids=torch.tensor([ids + out]), use_cache=False, **extra).logits
+        if model.processor.image_id is not None:
+            logits[0, -1, model.processor.image_id] = -torch.inf  # a placeholder is never an answer
         token = int(logits[0, -1].argmax())
         if token == model.processor.eos_id:
             break
@@ -110,9 +112,7 @@ class TestNew:
         assert (same[0] / "tokenizer.json").read_text() == (same[1] / "tokenizer.json").read_text()
 
     def test_fixed_sizes_are_kept(self, tmp_path):
-        out = new_model(
-            "llava", "1.1m", texts=TEXTS, out=tmp_path / "n", layers=2, hidden=128, image_size=56, vocab=290
-        )
+        out = new_model("llava", "1m", texts=TEXTS, out=tmp_path / "n", layers=2, hidden=128, image_size=56, vocab=290)
         info = inspect_model(out)
         text = info.config.get_text_config()
         assert (text.num_hidden_layers, text.hidden_size) == (2, 128)
