@@ -177,7 +177,7 @@ def summarise(
     for model, rows in by_model.items():
         sets: dict[SetName, list[Record]] = {name: [r for r in rows if r.set == name] for name in SETS}
         tables: dict[SetName, NDArray[np.float64]] = {name: averager.table(part) for name, part in sets.items()}
-        comparable = gold in by_model and not is_control(model)
+        comparable = gold in by_model and model != gold and not is_control(model)
         quality = _quality(rows, by_model[gold], truth_ratio) if comparable else None
         models[model] = {
             "sets": {

@@ -36,27 +36,23 @@ def pareto(points: Mapping[str, Point]) -> list[str]:
     return sorted(best, key=lambda name: points[name])
 
 
+_PLACES = tuple(product((10, 22, 36), ((1, 0.2), (1, -0.8), (-1, 0.2), (-1, -0.8), (0.1, 1), (0.1, -1.2))))
+
+
 def _label(axes: Axes, renderer: RendererBase, name: str, at: Point, taken: list[Bbox], color: str) -> None:
     """Writes a name beside its point where it covers no other point or label; to the right if nowhere is free."""
-    for shift, (dx, dy) in product((9, 20, 34), ((1, 0.3), (1, -0.9), (-1, 0.3), (-1, -0.9), (0.1, 1), (0.1, -1.4))):
-        text = axes.annotate(
-            plain(name),
-            at,
-            xytext=(shift * dx, shift * dy),
-            textcoords="offset points",
-            ha="left" if dx > 0 else "right",
-            va="center",
-            fontsize=9,
-            color=color,
-            arrowprops={"arrowstyle": "-", "color": LIGHT.grid, "linewidth": 0.8} if shift > 9 else None,
-        )
+    text = axes.annotate(
+        plain(name), at, xytext=(0, 0), textcoords="offset points", va="center", fontsize=9, color=color
+    )
+    frame = axes.get_window_extent(renderer)
+    for shift, (dx, dy) in (*_PLACES, _PLACES[0]):
+        text.set_position((shift * dx, shift * dy))
+        text.set_horizontalalignment("left" if dx > 0 else "right")
         box = text.get_window_extent(renderer)
-        inside = axes.get_window_extent(renderer)
-        if inside.containsx(box.x0) and inside.containsx(box.x1) and not any(box.overlaps(t) for t in taken):
-            taken.append(box)
-            return
-        if (shift, dx, dy) != (34, 0.1, -1.4):
-            text.remove()
+        inside = frame.containsx(box.x0) and frame.containsx(box.x1) and frame.containsy(box.y0)
+        if inside and not any(box.overlaps(t) for t in taken):
+            break
+    taken.append(text.get_window_extent(renderer))
 
 
 def front(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
@@ -105,10 +101,11 @@ def front(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
         axes.scatter(*means[method], s=size, color=color, marker=ANCHORS.get(method, "o"), zorder=3, linewidths=0)
     canvas = FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # settles the layout, so that labels can be measured
+    dots = [(at, 6) for at in means.values()] + [(at, 3) for points in runs.values() for at in points]
     taken = []
-    for x, y in means.values():
-        cx, cy = axes.transData.transform((x, y))
-        taken.append(Bbox.from_extents(cx - 6, cy - 6, cx + 6, cy + 6))
+    for at, radius in dots:
+        x, y = axes.transData.transform(at)
+        taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
     for method, at in means.items():
         _label(axes, canvas.get_renderer(), method, at, taken, colors.get(method, LIGHT.ink))
     path.parent.mkdir(parents=True, exist_ok=True)

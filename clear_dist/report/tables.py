@@ -47,8 +47,8 @@ def compare_table(
     """
     shown = reading_order(list(summary["models"])) if models is None else list(models)
     table = Table(title=title, caption=None if group == "all" else f"{GROUPS[group]} only", pad_edge=False)
-    table.add_column("set")
-    table.add_column("metric")
+    table.add_column("set", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
     for model in shown:
         table.add_column(escape(model), justify="right", no_wrap=True)
     for set_name, words in SETS.items():

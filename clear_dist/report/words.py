@@ -25,7 +25,7 @@ METRICS = {
     "rouge_l": "ROUGE-L recall",
     "probability": "Probability",
     "truth_ratio": "Truth ratio",
-    "metric": "Metric (harmonic mean)",
+    "metric": "Harmonic mean",
 }
 MEANINGS = {
     "Name accuracy": "Share of pictures on which the answer contains the person's name; pictures never trained on.",
@@ -35,8 +35,8 @@ MEANINGS = {
     "Probability": "Per-token probability of the true answer; for multiple choice, its share among the options.",
     "Truth ratio": "Wrong answers' probability over the right one's, scored so that high means 'cannot tell' on the "
     "forget set and 'knows the truth' elsewhere.",
-    "Metric": "Harmonic mean of ROUGE-L, probability and truth ratio. On the forget set it mixes figures where low "
-    "means forgotten with one where high does: nothing should be decided by it alone.",
+    "Harmonic mean": "The papers' Real, Retain and Forget metric: harmonic mean of ROUGE-L, probability and truth "
+    "ratio. On the forget set it mixes figures where low means forgotten with one where high does: nothing should be decided by it alone.",
     "Model utility": "Harmonic mean of those three over all sets but the forget set.",
     "Forget quality": "Chance that the truth ratios of this model and of gold differ so much by accident (exact "
     "Kolmogorov-Smirnov test); near 1 means they cannot be told apart.",

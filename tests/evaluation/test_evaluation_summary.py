@@ -115,6 +115,7 @@ def test_forget_quality_against_gold(summary: dict) -> None:
     assert models["original"]["forget_quality"]["ks"] == 1.0
     assert models["original"]["forget_quality"]["p"] == pytest.approx(2 / 20)  # 2 of C(6, 3) interleavings
     assert models["original/shuffled"]["forget_quality"] is None
+    assert models["gold"]["forget_quality"] is None  # not against itself
 
 
 def test_other_forget_rows_than_gold_are_refused(records: list[Record]) -> None:

@@ -1,6 +1,7 @@
-"""The exact Kolmogorov-Smirnov test against scipy, and where scipy stops."""
+"""The exact Kolmogorov-Smirnov test against counting and scipy, and where scipy stops."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -15,12 +16,33 @@ from clear_dist.types import UserError
 samples = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=25)
 
 
+def _p_by_counting(n: int, m: int, ks: Fraction) -> Fraction:
+    """1 - (lattice paths that stay inside the corridor) / (all paths), in whole numbers."""
+    inside = [[0] * (m + 1) for _ in range(n + 1)]
+    inside[0][0] = 1
+    for x in range(n + 1):
+        for y in range(m + 1):
+            if x + y and abs(Fraction(x, n) - Fraction(y, m)) < ks:
+                inside[x][y] = (inside[x - 1][y] if x else 0) + (inside[x][y - 1] if y else 0)
+    return 1 - Fraction(inside[n][m], math.comb(n + m, n))
+
+
 @settings(max_examples=60, deadline=None)
 @given(samples, samples)
-def test_agrees_with_scipy_for_any_sizes_and_ties(a: list[float], b: list[float]) -> None:
-    ours, theirs = forget_quality(a, b), tuple(ks_2samp(a, b, method="exact"))
-    assert ours.ks == pytest.approx(float(theirs[0]), abs=1e-12)
-    assert ours.p == pytest.approx(float(theirs[1]), rel=1e-9)
+def test_agrees_with_counting_paths_for_any_sizes_and_ties(a: list[float], b: list[float]) -> None:
+    ks = max(abs(Fraction(sum(v <= t for v in a), len(a)) - Fraction(sum(v <= t for v in b), len(b))) for t in a + b)
+    ours = forget_quality(a, b)
+    assert ours.ks == pytest.approx(float(ks), abs=1e-12)
+    assert ours.p == pytest.approx(float(_p_by_counting(len(a), len(b), ks)) if ks else 1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m"), [(300, 300), (300, 199), (40, 28), (7, 90)])
+def test_agrees_with_scipy(n: int, m: int) -> None:
+    rng = np.random.default_rng(n + m)
+    a, b = rng.normal(size=n).tolist(), rng.normal(0.6, size=m).tolist()
+    ks, p = tuple(ks_2samp(a, b, method="exact"))[:2]
+    ours = forget_quality(a, b)
+    assert (ours.ks, ours.p) == (pytest.approx(ks, abs=1e-12), pytest.approx(p, rel=1e-9))
 
 
 def test_order_of_values_and_of_samples_does_not_matter() -> None:
