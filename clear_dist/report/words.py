@@ -36,7 +36,8 @@ MEANINGS = {
     "Truth ratio": "Wrong answers' probability over the right one's, scored so that high means 'cannot tell' on the "
     "forget set and 'knows the truth' elsewhere.",
     "Harmonic mean": "The papers' Real, Retain and Forget metric: harmonic mean of ROUGE-L, probability and truth "
-    "ratio. On the forget set it mixes figures where low means forgotten with one where high does: nothing should be decided by it alone.",
+    "ratio. On the forget set it mixes figures where low means forgotten with one where high does: nothing should "
+    "be decided by it alone.",
     "Model utility": "Harmonic mean of those three over all sets but the forget set.",
     "Forget quality": "Chance that the truth ratios of this model and of gold differ so much by accident (exact "
     "Kolmogorov-Smirnov test); near 1 means they cannot be told apart.",
