@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clear_dist import __version__, config
-from clear_dist.flags import is_main_process, nearest, parse, user_error
+from clear_dist.errors import UserError
+from clear_dist.flags import is_main_process, nearest, parse
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -96,7 +97,7 @@ def _split(args: Sequence[str]) -> tuple[str, list[str]]:
         if (name := " ".join(args[:words])) in COMMANDS:
             return name, list(args[words:])
     typed = " ".join(args[:2] if args[0] in {name.split()[0] for name in COMMANDS if " " in name} else args[:1])
-    raise user_error(f"unknown command {typed}{nearest(typed, COMMANDS)}; `clear-dist --help` lists them all")
+    raise UserError(f"unknown command {typed}{nearest(typed, COMMANDS)}; `clear-dist --help` lists them all")
 
 
 def run(args: Sequence[str]) -> int:
@@ -123,10 +124,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if is_main_process():
             print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except ValueError as error:
-        types = sys.modules.get("clear_dist.types")
-        if types is None or not isinstance(error, types.UserError):
-            raise
+    except UserError as error:
         if is_main_process():
             print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

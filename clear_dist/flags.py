@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from clear_dist.config import Config
+from clear_dist.errors import UserError
 
 C = TypeVar("C", bound=Config)
 UNSET = "\0"  # no value on a command line can hold it
@@ -35,13 +36,6 @@ GROUPS = {
     "run": "Where results go, and how a run is watched and resumed.",
     "output": "What is printed.",
 }
-
-
-def user_error(message: str) -> Exception:
-    """UserError, imported late: ``clear_dist.types`` brings torch along, and help must be quick."""
-    from clear_dist.types import UserError
-
-    return UserError(message)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -117,21 +111,21 @@ def read_file(path: Path, config: type[Config]) -> dict[str, Any]:
         UserError: no such file, not JSON or YAML, not a mapping, or a key that is no field.
     """
     if not path.is_file():
-        raise user_error(f"--config {path}: no such file")
+        raise UserError(f"--config {path}: no such file")
     text = path.read_text(encoding="utf-8")
     try:
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
         kind = "JSON" if path.suffix == ".json" else "YAML"
-        raise user_error(f"--config {path}: not valid {kind}: {' '.join(str(error).split())}") from None
+        raise UserError(f"--config {path}: not valid {kind}: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise user_error(f"--config {path}: expected a mapping of field names to values, got a {type(values).__name__}")
+        raise UserError(f"--config {path}: expected a mapping of field names to values, got a {type(values).__name__}")
     for key in values:
         if key not in config.model_fields:
             hint = nearest(str(key), config.model_fields)
-            raise user_error(f"{path}: {key} is no field of {config.recipe}{hint}")
+            raise UserError(f"{path}: {key} is no field of {config.recipe}{hint}")
     return values
 
 
@@ -140,7 +134,7 @@ def _set_items(items: Sequence[str]) -> dict[str, str]:
     for item in items:
         key, sign, value = item.partition("=")
         if not (key.isidentifier() and sign and value):
-            raise user_error(f"--set {item}: expected KEY=VALUE, e.g. --set beta=0.5")
+            raise UserError(f"--set {item}: expected KEY=VALUE, e.g. --set beta=0.5")
         out[key] = value
     return out
 
@@ -177,7 +171,7 @@ def build(config: type[C], values: Mapping[str, Any], flags: Mapping[str, Any], 
         return config.model_validate(dict(values))
     except ValidationError as error:
         lines = [_message(e, config, flags, file) for e in error.errors()]
-        raise user_error("\n       ".join(lines)) from None
+        raise UserError("\n       ".join(lines)) from None
 
 
 def _shown_default(value: Any) -> str:
@@ -244,7 +238,7 @@ def _join_values(config: type[Config], args: Sequence[str]) -> list[str]:
         if arg.startswith("--") and (name in takes or name == "--config"):
             if not rest or rest[0].split("=")[0].replace("_", "-") in known:
                 wanted = expectation(takes[name]) if name in takes else "a file"
-                raise user_error(f"{name}: expected {wanted}, got nothing")
+                raise UserError(f"{name}: expected {wanted}, got nothing")
             arg = f"{name}={rest.pop(0)}"
         out.append(arg)
     return out
@@ -281,7 +275,7 @@ def parse(config: type[C], args: Sequence[str], prog: str, examples: str = "") -
         options = [_flag(name) for name in (*config.model_fields, "config")]
         bad = next((u for u in unknown if u.startswith("-")), unknown[0]).split("=")[0]
         hint = nearest(bad.replace("_", "-"), options)
-        raise user_error(f"unknown option {bad}{hint}; `{prog} --help` lists them all")
+        raise UserError(f"unknown option {bad}{hint}; `{prog} --help` lists them all")
 
     typed = _given_bools(args)
     flags: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """The vocabulary every package shares: views, pictures, examples, packed batches, per-token statistics.
 
 Legend for shapes: R rows of a packed batch, L tokens of a row, P pictures, T scored (answer) tokens,
-N examples, D hidden size, V vocabulary. Nothing here imports anything of clear_dist.
+N examples, D hidden size, V vocabulary. Of clear_dist only ``errors`` is imported here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor
 
+from clear_dist.errors import UserError as UserError  # noqa: PLC0414 (re-exported)
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -21,13 +23,6 @@ Modality = Literal["text", "visual", "both"]
 SetName = Literal["forget", "retain", "real_faces", "real_world"]
 Kind = Literal["qa", "caption", "name", "describe", "attribute", "choice"]
 SETS: tuple[SetName, ...] = ("forget", "retain", "real_faces", "real_world")
-
-
-class UserError(ValueError):
-    """A mistake of the user's: names the field, file or row, says what was expected and what to do.
-
-    The command line prints its message without a traceback and exits with status 2.
-    """
 
 
 class View(StrEnum):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clear_dist.config import Config
-from clear_dist.types import UserError
+from clear_dist.errors import UserError
 
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
 PACKAGES = ("clear-dist", "torch", "transformers", "peft", "datasets", "deepspeed", "numpy")
