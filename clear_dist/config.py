@@ -61,25 +61,31 @@ class DataFields(Config):
         None, "data", "TOFU's wrong answers and paraphrases (default: tofu/ in the dataset)", "DIR|HUB|none"
     )
     forget: ForgetSplit | None = opt(
-        None, "data", "forget split of the dataset (forget10 when no people are named either)"
+        None, "data", "a split the dataset publishes (default: forget10, unless people are named)"
     )
-    forget_names: tuple[str, ...] = opt((), "data", "people to forget; retain is everyone else", '"NAME;NAME"')
-    forget_file: Path | None = opt(None, "data", "people or row ids to forget, one a line", "FILE")
-    modality: Literal["text", "visual", "both"] = opt("both", "data", "which half of the data to use")
+    forget_names: tuple[str, ...] = opt((), "data", "people to forget; everyone else is retained", '"NAME;NAME"')
+    forget_file: Path | None = opt(None, "data", "the same from a file: a name or row id a line", "FILE")
+    modality: Literal["text", "visual", "both"] = opt(
+        "both", "data", "train on questions without a picture, with one, or both"
+    )
     eval_modality: Literal["text", "visual", "both"] | None = opt(
-        None, "data", "which half is evaluated (default: what is trained on)"
+        None, "evaluation", "what is asked afterwards (default: what is trained on)"
     )
-    holdout: int = opt(0, "data", "people kept out of all training, for comparison", "N", ge=0)
+    holdout: int = opt(0, "data", "retain people, drawn by the seed, kept out of both sets", "N", ge=0)
     unseen: int | None = opt(
-        None, "data", "pictures a person kept out of training (default: those the dataset marks)", "N", ge=0
+        None,
+        "data",
+        "pictures of each person kept out of training (default: those the dataset marks)",
+        "N",
+        ge=0,
     )
     on_bad_data: Literal["fail", "skip"] = opt(
         "fail", "data", "a broken row or picture: stop and name it, or leave it out and list it"
     )
-    max_length: int = opt(512, "data", "longest sequence, in tokens, image tokens included", "N", ge=8)
-    questions_per_picture: int = opt(4, "data", "questions that may share one picture in a batch", "N", ge=1)
+    max_length: int = opt(512, "layout", "longest sequence, in tokens, image tokens included", "N", ge=8)
+    questions_per_picture: int = opt(4, "layout", "questions that may share one picture in a batch", "N", ge=1)
     layout: Literal["dense", "varlen", "padded"] = opt(
-        "dense", "data", "packed with a block-diagonal mask, packed for flash-attention, or one sequence a row"
+        "dense", "layout", "packed with a block-diagonal mask, packed for flash-attention, or one sequence a row"
     )
 
     @model_validator(mode="before")
@@ -109,11 +115,11 @@ class ModelFields(Config):
     """Which model, in which precision, and which of its weights move."""
 
     model: str = opt("tiny", "model", "model directory, Hub name, or tiny (the shipped base)", "DIR|HUB|tiny")
-    dtype: Literal["auto", "fp32", "bf16"] = opt("auto", "model", "auto: bf16 on GPUs, fp32 on CPU")
+    dtype: Literal["auto", "fp32", "bf16"] = opt("auto", "layout", "auto: bf16 on GPUs, fp32 on CPU")
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = opt(
-        "auto", "model", "auto: flash-attention where it is installed and the layout allows it, sdpa otherwise"
+        "auto", "layout", "auto: flash-attention where it is installed and the layout allows it, sdpa otherwise"
     )
-    seed: int = opt(0, "model", "seed of everything drawn", "N", ge=0)
+    seed: int = opt(0, "run", "seed of everything drawn", "N", ge=0)
 
 
 class TrainFields(DataFields, ModelFields):
@@ -124,7 +130,9 @@ class TrainFields(DataFields, ModelFields):
     lora_r: int = opt(MINI_UNLEARN["lora_r"], "training", "LoRA rank", "N", ge=1)
     lora_alpha: float = opt(MINI_UNLEARN["lora_alpha"], "training", "LoRA alpha", "X", gt=0)
     epochs: int = opt(MINI_FINETUNE["epochs"], "training", "passes over the forget set (finetune: the data)", "N", ge=1)
-    max_steps: int | None = opt(None, "training", "stop after this many optimiser steps", "N", ge=1)
+    max_steps: int | None = opt(
+        None, "training", "stop after this many steps; the schedule keeps its length", "N", ge=1
+    )
     lr: float = opt(MINI_FINETUNE["lr"], "training", "peak learning rate", "X", gt=0)
     weight_decay: float = opt(MINI_FINETUNE["weight_decay"], "training", "AdamW's weight decay", "X", ge=0)
     warmup: float = opt(MINI_FINETUNE["warmup"], "training", "fraction of the steps that warm up", "X", ge=0, lt=1)
@@ -132,17 +140,23 @@ class TrainFields(DataFields, ModelFields):
         MINI_FINETUNE["schedule"], "training", "learning rate after warm-up"
     )
     global_batch: int = opt(
-        MINI_FINETUNE["global_batch"], "training", "examples a step over all ranks and accumulation", "N", ge=1
+        MINI_FINETUNE["global_batch"],
+        "training",
+        "examples a step, over all ranks (unlearn: forget examples)",
+        "N",
+        ge=1,
     )
     micro_batch: int | None = opt(
-        None, "training", "examples of all views in one forward pass of a rank (default: about 16k tokens)", "N", ge=1
+        None, "layout", "examples of all views in one forward pass of a rank (default: about 16k tokens)", "N", ge=1
     )
-    gradient_checkpointing: bool = opt(False, "training", "recompute activations: less memory, a third slower")
-    ds: Path | None = opt(None, "training", "DeepSpeed JSON, e.g. ds_configs/z3.json; auto values are filled", "FILE")
-    resume: str = opt("auto", "run", "auto: go on where this run stopped; never; or a checkpoint", "auto|never|PATH")
+    gradient_checkpointing: bool = opt(False, "layout", "recompute activations: less memory, more time")
+    ds: Path | None = opt(None, "layout", "DeepSpeed JSON, e.g. ds_configs/z3.json; auto values are filled", "FILE")
+    resume: str = opt(
+        "auto", "run", "auto: go on where this run stopped; or go on from the run at PATH", "auto|never|PATH"
+    )
     checkpoint_every: int = opt(0, "run", "steps between checkpoints (0: at the end of every epoch)", "N", ge=0)
-    eval_every: int = opt(0, "run", "steps between evaluations (0: before and after only)", "N", ge=0)
-    eval_limit: int | None = opt(None, "run", "examples of each set to evaluate (default: all)", "N", ge=1)
+    eval_every: int = opt(0, "evaluation", "steps between evaluations (0: before and after only)", "N", ge=0)
+    eval_limit: int | None = opt(None, "evaluation", "examples of each set to evaluate (default: all)", "N", ge=1)
     tracker: Literal["none", "tensorboard", "wandb"] = opt("none", "run", "where metrics go besides metrics.jsonl")
     dry_run: bool = opt(False, "run", "check everything, print the plan, train nothing")
     out: Path | None = opt(None, "run", "run directory (default: runs/RECIPE-DIGEST)", "DIR")
@@ -178,6 +192,7 @@ class FinetuneConfig(TrainFields):
 
     recipe: ClassVar[str] = "finetune"
     on: Literal["all", "retain"] = opt("all", "data", "all: makes an original; retain: makes a gold model")
+    replay: bool = opt(True, "data", "CLEAR-mini: mix in what the base knows, so that it is not forgotten by the way")
 
 
 class UnlearnConfig(TrainFields):
@@ -190,14 +205,21 @@ class UnlearnConfig(TrainFields):
     l1: float = opt(0.0, "method", "weight of an L1 penalty on the LoRA weights", "X", ge=0)
     retain_ratio: float = opt(MINI_UNLEARN["retain_ratio"], "method", "retain examples per forget example", "X", ge=0)
     reference: Literal["auto", "adapter", "copy"] = opt(
-        "auto", "method", "how the original is kept for comparison: the adapter switched off, or a second copy"
+        "auto", "method", "the original inside a loss: the adapter switched off, or a second copy"
     )
     original: Path | None = opt(
-        None, "model", "model that already knows the people (default: --model, trained on everyone, cached)", "DIR"
+        None,
+        "model",
+        "model that knows the people, to start from (default: --model, taught everyone, cached)",
+        "DIR",
     )
-    gold_model: Path | None = opt(None, "model", "model that never saw the people, to compare with", "DIR")
+    gold_model: Path | None = opt(None, "evaluation", "a gold model made before, to compare with", "DIR")
     merge: bool = opt(False, "run", "with LoRA: also write model/, the adapter merged into the original")
-    gold: bool | None = opt(None, "run", "compare with a model that never saw the people (default: for clear-mini)")
+    gold: bool | None = opt(
+        None,
+        "evaluation",
+        "train a gold model too: --model, taught all others (default: for clear-mini)",
+    )
 
     @classmethod
     def _default_method(cls) -> str | None:
@@ -228,9 +250,9 @@ class EvaluateConfig(DataFields, ModelFields):
 
     recipe: ClassVar[str] = "evaluate"
     original: Path | None = opt(None, "model", "model before unlearning, shown beside it", "DIR")
-    gold: Path | None = opt(None, "model", "model that never saw the people; needed for forget quality", "DIR")
-    name: str = opt("unlearned", "run", "what the records call the model", "NAME")
-    eval_limit: int | None = opt(None, "run", "examples of each set to evaluate (default: all)", "N", ge=1)
+    gold: Path | None = opt(None, "evaluation", "model that never saw the people; needed for forget quality", "DIR")
+    name: str = opt("unlearned", "run", "what records and report call --model", "NAME")
+    eval_limit: int | None = opt(None, "evaluation", "examples of each set to evaluate (default: all)", "N", ge=1)
     max_new_tokens: int = opt(48, "run", "longest generated answer", "N", ge=1)
     batch: int = opt(64, "run", "requests scored at a time", "N", ge=1)
     out: Path | None = opt(None, "run", "run directory (default: runs/evaluate-DIGEST)", "DIR")

@@ -29,11 +29,13 @@ from clear_dist.errors import UserError
 C = TypeVar("C", bound=Config)
 UNSET = "\0"  # no value on a command line can hold it
 GROUPS = {
-    "data": "Which data, and who is to be forgotten.",
-    "model": "Which model.",
-    "method": "How to forget. An equation over the forget and retain sets.",
-    "training": "How to train.",
-    "run": "Where results go, and how a run is watched and resumed.",
+    "data": "Which people, and who of them is to be forgotten.",
+    "model": "Which model, and what it is called.",
+    "method": "How to forget: an equation over the forget and the retain set.",
+    "training": "How long, how fast, and which weights. --preset supplies what is not given.",
+    "evaluation": "What is asked of which models.",
+    "layout": "How the work is laid out on the machine. Results do not depend on it, up to rounding.",
+    "run": "Seed, where results go, and how a run is watched and resumed.",
     "output": "What is printed.",
 }
 

@@ -6,18 +6,20 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from clear_dist.config import DataFields, TrainFields
+from clear_dist.data.encode import encode
 from clear_dist.data.load import Dataset, load_dataset
 from clear_dist.engine.ds_config import check_ds_config, load_ds_config
 from clear_dist.engine.trackers import check_tracker
 from clear_dist.engine.world import World, agree, barrier
-from clear_dist.models import ModelInfo, inspect_model
+from clear_dist.models import inspect_model
 from clear_dist.services.progress import say
-from clear_dist.services.rundir import claim_output, read_run
-from clear_dist.types import Example, UserError
+from clear_dist.services.rundir import claim_output, copy_progress, read_run, resume_source
+from clear_dist.types import Example, Processor, UserError
 
 T = TypeVar("T")
 
@@ -58,11 +60,27 @@ def only_on_main(world: World, work: Callable[[], T]) -> T:
     return result
 
 
-def check_before_loading(config: TrainFields) -> ModelInfo:
-    """Everything that can be refused without data, ranks or weights: DeepSpeed file, tracker, model directory."""
+def check_before_loading(config: TrainFields, *, base: bool = True) -> None:
+    """Everything that can be refused without data, ranks or weights: DeepSpeed file, tracker, the directory to go on
+    from, and, where the ``base`` is trained from, the model directory."""
     check_ds_config(load_ds_config(config.ds), f"--ds {config.ds}")
     check_tracker(config.tracker)
-    return inspect_model(model_dir(config.model, "--model"))
+    if config.resume not in ("auto", "never"):
+        resume_source(Path(config.resume), config)
+    if base:
+        inspect_model(model_dir(config.model, "--model"))
+
+
+def check_sets(sets: Mapping[Any, Sequence[Example]], processor: Processor, max_length: int) -> None:
+    """Encode every prompt with every answer that evaluation will score: none is refused after hours of training.
+
+    Raises:
+        UserError: a sequence longer than ``max_length``, a picture for a model that sees none.
+    """
+    for example in (e for rows in sets.values() for e in rows):
+        for answer in (example.answer, example.paraphrase, *example.perturbed, *example.options):
+            if answer:
+                encode(replace(example, answer=answer), processor, max_length)
 
 
 def model_dir(name: str | Path, flag: str) -> str | Path:
@@ -98,7 +116,7 @@ def open_data(config: DataFields, world: World) -> Dataset:
 
     data = on_main_first(world, read)
     forget, retain = data.people["forget"], data.people["retain"]
-    named = ", ".join(forget[:6]) + (" ..." if len(forget) > 6 else "")  # noqa: PLR2004 (a line's width)
+    named = ", ".join(forget[:6]) + (" ..." if len(forget) > 6 else "")
     say(f"{config.data}: forget {len(forget)} people ({named}), retain {len(retain)}", world.main)
     for line in [*data.skipped, *data.notes]:
         say(f"  note: {line}", world.main)
@@ -111,10 +129,16 @@ def open_data(config: DataFields, world: World) -> Dataset:
 
 def claim(config: Any, world: World, out: Path) -> bool:
     """Make ``out`` this run's; True if it continues one begun before. Rank 0 decides for all."""
+    resume = getattr(config, "resume", "never")
 
     def take() -> bool:
-        _CLAIMS.append(claim_output(out, config, getattr(config, "resume", "never")))
-        return _CLAIMS[-1].state == "resume"
+        _CLAIMS.append(claim_output(out, config, resume))
+        if resume in ("auto", "never"):
+            return _CLAIMS[-1].state == "resume"
+        source = resume_source(Path(resume), config)
+        if source.resolve() != out.resolve():
+            copy_progress(source, out)
+        return True
 
     return only_on_main(world, take)
 
@@ -122,9 +146,11 @@ def claim(config: Any, world: World, out: Path) -> bool:
 _CLAIMS: list[Any] = []  # locks live as long as the process
 
 
-def release_claims() -> None:
-    while _CLAIMS:
-        _CLAIMS.pop().release()
+def release_claim(out: Path) -> None:
+    """Let go of one run directory; a run inside another (an original on its way to the cache) keeps the outer one."""
+    for claim_ in [c for c in _CLAIMS if c.out == out]:
+        _CLAIMS.remove(claim_)
+        claim_.release()
 
 
 def training_digest(examples: Sequence[Example]) -> str:

@@ -20,11 +20,11 @@ from clear_dist.evaluation.records import write_records
 from clear_dist.evaluation.summary import summarise, write_summary
 from clear_dist.metrics.record import Record, control_name, read_records
 from clear_dist.models import inspect_model, load_model, weights_digest
-from clear_dist.services.progress import say, task
+from clear_dist.services.progress import console, say, task
 from clear_dist.services.rundir import write_run
 from clear_dist.types import Example, SetName
 
-from .common import Stopwatch, claim, limited, model_dir, only_on_main, open_data, release_claims
+from .common import Stopwatch, check_sets, claim, limited, model_dir, only_on_main, open_data, release_claim
 
 PICTURE_SIDE = 192  # pixels, of the pictures kept for the report
 PICTURES_KEPT = 400
@@ -38,10 +38,12 @@ def run(config: EvaluateConfig) -> None:
     folders[config.name] = config.model
     if config.gold:
         folders["gold"] = config.gold
-    for name, folder in folders.items():
-        inspect_model(model_dir(folder, f"--{name}"))
+    flags = {"original": "--original", "gold": "--gold"} | {config.name: "--model"}
+    infos = [inspect_model(model_dir(folder, flags[name])) for name, folder in folders.items()]
     world = init_world()
     data = open_data(config, world)
+    for info in infos:
+        check_sets(limited(data.sets, config.eval_limit), info.processor, config.max_length)
     out = config.run_dir()
     claim(config, world, out)
     if world.main:
@@ -59,8 +61,10 @@ def run(config: EvaluateConfig) -> None:
             seconds=seconds.seconds,
         )
     if world.main:
-        write_run(out, config, finished=True, seeds={"seed": config.seed}, data_digest=data.digest, seconds=seconds.seconds)
-    release_claims()
+        write_run(
+            out, config, finished=True, seeds={"seed": config.seed}, data_digest=data.digest, seconds=seconds.seconds
+        )
+    release_claim(out)
     close_world()
 
 
@@ -87,15 +91,15 @@ def compare(
         records += found
     if world.main:
         # Only rank 0 draws: matplotlib is slow to import.
-        from clear_dist.report import report
-        from clear_dist.report.tables import print_comparison
+        from clear_dist.report.build import report
+        from clear_dist.report.tables import compare_table
 
         write_records(out / "records.jsonl", records)
         summary = summarise(records, seconds=seconds)
         write_summary(out / "summary.json", summary)
         _keep_pictures(sets, out / "pictures")
         report(out)
-        print_comparison(summary)
+        console.print(compare_table(summary))
         say(f"report: {out / 'index.html'}")
     barrier(world)
 

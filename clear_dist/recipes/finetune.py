@@ -9,12 +9,13 @@ from pathlib import Path
 from clear_dist.config import FinetuneConfig, TrainFields
 from clear_dist.data.clear import cache_directory
 from clear_dist.data.load import Dataset
+from clear_dist.data.mini.replay import replay_examples
 from clear_dist.engine.world import World, barrier, close_world, init_world
 from clear_dist.methods import RETAIN, nll
 from clear_dist.models import inspect_model, weights_digest
 from clear_dist.services.progress import say
-from clear_dist.services.rundir import read_run, write_run
-from clear_dist.types import Example
+from clear_dist.services.rundir import holder_of, read_run, write_run
+from clear_dist.types import Example, UserError
 
 from .common import (
     Stopwatch,
@@ -24,7 +25,7 @@ from .common import (
     model_dir,
     only_on_main,
     open_data,
-    release_claims,
+    release_claim,
     training_digest,
 )
 from .training import export, fit, make_plan, prepare_model
@@ -36,14 +37,18 @@ def run(config: FinetuneConfig) -> None:
     world = init_world()
     data = open_data(config, world)
     finetune(config, data, world, config.run_dir())
-    release_claims()
+    release_claim(config.run_dir())
     close_world()
 
 
 def examples_of(config: FinetuneConfig, data: Dataset) -> list[Example]:
     """What is learned; the order does not depend on which split the people came through."""
     sets = ("forget", "retain") if config.on == "all" else ("retain",)
-    return canonical([e for name in sets for e in data.train[name]])
+    learned = canonical([e for name in sets for e in data.train[name]])
+    if config.replay and config.data == "clear-mini":
+        kept = ("text", "visual") if config.modality == "both" else (config.modality,)
+        learned += [e for e in replay_examples(config.seed) if e.modality in kept]
+    return learned
 
 
 def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> Path:
@@ -89,13 +94,15 @@ def cached(config: FinetuneConfig, data: Dataset, world: World) -> Path:
     staging = final.with_name(final.name + ".part")
 
     def clear() -> bool:
+        if (holder := holder_of(staging)) is not None:
+            raise UserError(f"{title}: {holder} is training this very one ({staging}); start again when it is done.")
         shutil.rmtree(staging, ignore_errors=True)
         staging.parent.mkdir(parents=True, exist_ok=True)
         return True
 
     only_on_main(world, clear)
     finetune(config, data, world, staging)
-    release_claims()
+    release_claim(staging)
     if world.main:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(staging, final)

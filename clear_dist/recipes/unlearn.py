@@ -17,7 +17,16 @@ from clear_dist.services.progress import say
 from clear_dist.services.rundir import read_run, write_run
 from clear_dist.types import Example, UserError, View
 
-from .common import Stopwatch, check_before_loading, claim, model_dir, open_data, release_claims
+from .common import (
+    Stopwatch,
+    check_before_loading,
+    check_sets,
+    claim,
+    limited,
+    model_dir,
+    open_data,
+    release_claim,
+)
 from .evaluate import compare
 from .finetune import cached, derived
 from .training import export, fit, frozen_copy, make_plan, prepare_model
@@ -26,13 +35,13 @@ from .training import export, fit, frozen_copy, make_plan, prepare_model
 def run(config: UnlearnConfig) -> None:
     """``clear-dist unlearn`` and ``launchers/unlearn.py``."""
     objective = objective_of(config)
-    check_before_loading(config)
+    trains_gold = config.gold_model is None and config.wants_gold
+    check_before_loading(config, base=config.original is None or trains_gold)
     given = {"original": config.original, "gold": config.gold_model}
     for name, folder in given.items():
         if folder is not None:
             inspect_model(model_dir(folder, f"--{name.replace('gold', 'gold-model')}"))
     world = init_world()
-    data = open_data(config, world)
     seconds = Stopwatch()
 
     out = config.run_dir()
@@ -40,9 +49,12 @@ def run(config: UnlearnConfig) -> None:
     if finished and finished.get("finished") and finished.get("digest") == config.digest() and config.resume == "auto":
         say(f"{out}: this run is finished already; its report is {out / 'index.html'}", world.main)
         return
+    data = open_data(config, world)
+    # Everything that training and evaluation will read goes through the tokenizer now, before a weight is loaded.
+    info = inspect_model(model_dir(config.original or config.model, "--original" if config.original else "--model"))
+    plan, _ = make_plan(config, info, objective, *views_of(config, objective, data), world)
+    check_sets(limited(data.sets, config.eval_limit), info.processor, config.max_length)
     if config.dry_run:
-        info = inspect_model(model_dir(config.original or config.model, "--original"))
-        plan, _ = make_plan(config, info, objective, *views_of(config, objective, data), world)
         say("\n".join(plan.lines(config, world)), world.main)
         return
     resume = claim(config, world, out)
@@ -50,7 +62,7 @@ def run(config: UnlearnConfig) -> None:
     with seconds("original"):
         original = config.original or cached(derived(config, "all"), data_of(config, data, world), world)
     gold: Path | None = config.gold_model
-    if gold is None and config.wants_gold:
+    if trains_gold:
         with seconds("gold"):
             gold = cached(derived(config, "retain"), data_of(config, data, world), world)
 
@@ -69,10 +81,12 @@ def run(config: UnlearnConfig) -> None:
         folders: dict[str, str | Path] = {"original": original, "unlearned": unlearned}
         if gold is not None:
             folders["gold"] = gold
-        compare(folders, data, world, out, limit=config.eval_limit, max_length=config.max_length, seconds=seconds.seconds)
+        compare(
+            folders, data, world, out, limit=config.eval_limit, max_length=config.max_length, seconds=seconds.seconds
+        )
     if world.main:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)
-    release_claims()
+    release_claim(out)
     close_world()
 
 
@@ -128,7 +142,8 @@ def objective_of(config: UnlearnConfig) -> Objective:
         for key in config.set:
             if key not in known:
                 raise UserError(
-                    f"--set {key}: {name} has no such hyperparameter{_nearest(key, known)}; it has: {', '.join(known) or 'none'}."
+                    f"--set {key}: {name} has no such hyperparameter{_nearest(key, known)}; "
+                    f"it has: {', '.join(known) or 'none'}."
                 )
         try:
             objective = build(name, config.set)

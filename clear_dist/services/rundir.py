@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from clear_dist.config import Config
 from clear_dist.errors import UserError
 
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 PACKAGES = ("clear-dist", "torch", "transformers", "peft", "datasets", "deepspeed", "numpy")
 
 
@@ -102,6 +104,47 @@ def claim_output(out: Path, config: Config, resume: str = "auto") -> Claim:
     os.truncate(lock, 0)
     os.pwrite(lock, f"process {os.getpid()} on {platform.node()}".encode(), 0)
     return Claim(out, "resume" if same else "new", lock)
+
+
+def holder_of(out: Path) -> str | None:
+    """Which live process has claimed a run directory; None where none has."""
+    try:
+        lock = os.open(out / LOCK_FILE, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return os.pread(lock, 200, 0).decode(errors="replace") or "another process"
+    finally:
+        os.close(lock)
+    return None
+
+
+def resume_source(path: Path, config: Config) -> Path:
+    """The run directory that ``--resume PATH`` names (itself, its ``checkpoints/``, or one of those).
+
+    Raises:
+        UserError: nothing there, no checkpoint in it, or a run of another configuration.
+    """
+    for folder in (path, *path.parents[:2]):
+        if (run := read_run(folder)) is not None:
+            break
+    else:
+        raise UserError(f"--resume {path}: no run of clear_dist there; name a run directory, or use auto")
+    if not (folder / CHECKPOINTS / "latest.json").is_file():
+        raise UserError(f"--resume {path}: {folder} holds no checkpoint; use --checkpoint-every N to write some")
+    if run.get("digest") != config.digest():
+        difference = _differences(run.get("config") or {}, config.identity()) or "the --ds file has changed"
+        raise UserError(f"--resume {path}: was begun with other options ({difference}); give the same ones")
+    return folder
+
+
+def copy_progress(source: Path, out: Path) -> None:
+    """Put another run's checkpoints and step metrics into ``out``, to go on from there."""
+    shutil.copytree(source / CHECKPOINTS, out / CHECKPOINTS, dirs_exist_ok=True)
+    if (source / METRICS).is_file():
+        shutil.copy2(source / METRICS, out / METRICS)
 
 
 def write_run(out: Path, config: Config, **more: Any) -> dict[str, Any]:
