@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 
 from clear_dist.types import UserError
 
-from .world import World, agree, barrier
+from .world import World, agree, barrier, gather
 
 
 @contextlib.contextmanager
@@ -95,14 +96,34 @@ def load_checkpoint(engine: Any, folder: Path, world: World) -> int:
     """
     found = agree(world, latest_checkpoint(folder))
     if found is None:
-        raise UserError(f"{folder}: no checkpoint to resume from. Start without --resume, or name the run that has one.")
+        raise UserError(
+            f"{folder}: no checkpoint to resume from. Start without --resume, or name the run that has one."
+        )
     if found["world_size"] != world.size:
         raise UserError(
             f"{folder}: the checkpoint was written by {found['world_size']} rank(s), this run has {world.size}. "
             f"Resume on {found['world_size']} rank(s), or start over with --resume never and another --out."
         )
+    _inspect(folder / found["tag"], world)
     with _weights_only():
         path, state = engine.load_checkpoint(str(folder), tag=found["tag"], load_module_strict=False)
     if path is None or state.get("clear_dist_step") != found["step"]:
-        raise UserError(f"{folder / found['tag']}: damaged checkpoint (step {state and state.get('clear_dist_step')}, expected {found['step']}).")
+        raise UserError(f"{folder / found['tag']}: does not hold step {found['step']}; delete {folder} to start over.")
     return found["step"]
+
+
+def _inspect(folder: Path, world: World) -> None:
+    """Open every shard, without its tensors, before any rank loads one: what one rank finds stops all of them, where
+    a rank that failed inside DeepSpeed's loading would leave the others waiting."""
+    problem: str | None = None
+    files = sorted(folder.rglob("*.pt"))
+    with _weights_only():
+        for file in files[world.rank :: world.size]:
+            try:
+                torch.load(file, map_location="cpu", mmap=True)
+            except (pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError) as error:
+                what = "would run code, or is damaged" if isinstance(error, pickle.UnpicklingError) else "damaged"
+                problem = f"{file}: {what} ({str(error).splitlines()[0]})"
+    problems = [p for p in gather(world, problem) if p]
+    if problems or not files:
+        raise UserError(f"{problems[0] if problems else f'{folder}: empty'}. Delete {folder.parent} to start over.")

@@ -13,6 +13,8 @@ from typing import Any
 
 from clear_dist.types import UserError
 
+from .optimizer import BETAS, EPS
+
 # Top-level keys of DeepSpeed 0.19's configuration that make sense for this engine (deepspeed.ai/docs/config-json).
 KNOWN_KEYS = frozenset(
     """train_batch_size train_micro_batch_size_per_gpu gradient_accumulation_steps optimizer scheduler
@@ -32,6 +34,9 @@ ZERO_KEYS = frozenset(
     mics_shard_size mics_hierarchical_params_gather memory_efficient_linear pipeline_loading_checkpoint
     override_module_apply log_trace_cache_warnings leaf_module""".split()
 )
+# Entries that are objects; DeepSpeed itself would fail on anything else deep inside.
+_OBJECTS = ("bf16", "fp16", "optimizer", "zero_optimization")
+_OFFLOADS = ("offload_param", "offload_optimizer")
 _STAGE3_ONLY = ("offload_param", "zero_hpz_partition_size", "zero_quantized_weights", "mics_shard_size")
 
 
@@ -69,30 +74,44 @@ def check_ds_config(config: dict[str, Any], source: str) -> int:
         UserError: naming the file, the key and what to do.
     """
     _known(config, KNOWN_KEYS, source, "")
+    for key in _OBJECTS:
+        if not isinstance(config.get(key, {}), dict):
+            raise UserError(f"{source}: {key} must be an object in braces, not {config[key]!r}.")
     zero = config.get("zero_optimization", {})
-    if not isinstance(zero, dict):
-        raise UserError(f"{source}: zero_optimization must be an object such as {{'stage': 3}}, not {zero!r}.")
     _known(zero, ZERO_KEYS, source, "zero_optimization.")
+    for key in _OFFLOADS:
+        if not isinstance(zero.get(key) or {}, dict):
+            raise UserError(f'{source}: zero_optimization.{key} must be an object, e.g. {{"device": "cpu"}}.')
+    zero = {k: v for k, v in zero.items() if k not in _OFFLOADS or _offloads(v)}
     stage = zero.get("stage", 0)
     if stage not in (0, 1, 2, 3) or isinstance(stage, bool):
         raise UserError(f"{source}: zero_optimization.stage is {stage!r}; expected 0, 1, 2 or 3.")
-    if stage < 3:  # noqa: PLR2004 (ZeRO's own number)
+    if stage < 3:
         wrong = [k for k in (*_STAGE3_ONLY, *(k for k in zero if k.startswith("stage3_"))) if k in zero]
         if wrong:
-            raise UserError(f"{source}: zero_optimization.{wrong[0]} needs stage 3, but stage is {stage}. Remove it or set stage 3.")
+            raise UserError(
+                f"{source}: zero_optimization.{wrong[0]} needs stage 3, but stage is {stage}. Remove it or set stage 3."
+            )
+    clip = config.get("gradient_clipping", "auto")
+    if clip != "auto" and (isinstance(clip, bool) or not isinstance(clip, (int, float)) or clip < 0):
+        raise UserError(f"{source}: gradient_clipping is {clip!r}; expected a number, 0 for no clipping.")
     if stage == 0 and "offload_optimizer" in zero:
         raise UserError(f"{source}: zero_optimization.offload_optimizer needs stage 1, 2 or 3, but stage is 0.")
-    if _enabled(config, "fp16"):
+    if _enabled(config, "fp16") is True:
         other = " together with bf16" if _enabled(config, "bf16") is True else ""
-        raise UserError(f"{source}: fp16.enabled{other} is not supported (losses of unlearning overflow it); use bf16 or fp32.")
+        raise UserError(
+            f"{source}: fp16.enabled{other} is not supported (losses of unlearning overflow it); use bf16 or fp32."
+        )
     if "amp" in config:
         raise UserError(f"{source}: amp (apex) is not supported; use bf16.")
     if "scheduler" in config:
         raise UserError(f"{source}: scheduler contradicts --schedule and --warmup, which always apply; remove the key.")
-    for device in ("offload_param", "offload_optimizer"):
-        entry = zero.get(device)
-        if isinstance(entry, dict) and entry.get("device") == "nvme" and not entry.get("nvme_path"):
-            raise UserError(f"{source}: zero_optimization.{device}.device is nvme but nvme_path is missing; name a fast local folder.")
+    for key in _OFFLOADS:
+        entry = zero.get(key, {})
+        if entry.get("device") == "nvme" and not entry.get("nvme_path"):
+            raise UserError(
+                f"{source}: zero_optimization.{key}.device is nvme but nvme_path is missing; name a fast local folder."
+            )
     return stage
 
 
@@ -120,12 +139,18 @@ def resolve_ds_config(config: dict[str, Any], numbers: RunNumbers, source: str) 
     for key, (value, flag) in expected.items():
         given = out.get(key, "auto")
         if given not in ("auto", value):
-            raise UserError(f"{source}: {key} is {given}, but {flag} on {numbers.world_size} rank(s) make it {value}. Set it to \"auto\" or change the flag.")
+            raise UserError(
+                f"{source}: {key} is {given}, but {flag} on {numbers.world_size} rank(s) make it {value}. "
+                'Set it to "auto" or change the flag.'
+            )
         fill(out, key, value)
 
     bf16 = out.setdefault("bf16", {"enabled": "auto"})
     if _enabled(out, "bf16") not in ("auto", numbers.bf16):
-        raise UserError(f"{source}: bf16.enabled is {_enabled(out, 'bf16')}, but --dtype resolves to {'bf16' if numbers.bf16 else 'fp32'}. Set one to auto.")
+        raise UserError(
+            f"{source}: bf16.enabled is {_enabled(out, 'bf16')}, but --dtype resolves to "
+            f"{'bf16' if numbers.bf16 else 'fp32'}. Set one to auto."
+        )
     fill(bf16, "enabled", numbers.bf16, "bf16.")
     out.pop("fp16", None)
 
@@ -134,9 +159,9 @@ def resolve_ds_config(config: dict[str, Any], numbers: RunNumbers, source: str) 
         # DeepSpeed's own defaults depend on nothing we know better.
         del zero[key]
         filled.append(f"zero_optimization.{key} = DeepSpeed's default")
-    for entry in ("offload_param", "offload_optimizer"):
-        if zero.get(entry, {}) is None:
-            del zero[entry]
+    for key in _OFFLOADS:
+        if key in zero and not _offloads(zero[key]):
+            del zero[key]
     fill(out, "gradient_clipping", 1.0)
 
     optimizer = out.pop("optimizer", None)
@@ -149,19 +174,34 @@ def resolve_ds_config(config: dict[str, Any], numbers: RunNumbers, source: str) 
     return out, filled
 
 
-def _check_optimizer(optimizer: Any, numbers: RunNumbers, source: str) -> None:
-    if not isinstance(optimizer, dict) or optimizer.get("type", "AdamW") not in ("AdamW", "Adam", "auto"):
-        raise UserError(f"{source}: optimizer {optimizer!r}: only AdamW is supported; remove the key or set type AdamW.")
+def _check_optimizer(optimizer: dict[str, Any], numbers: RunNumbers, source: str) -> None:
+    if optimizer.get("type", "AdamW") not in ("AdamW", "Adam", "auto"):
+        raise UserError(
+            f"{source}: optimizer {optimizer!r}: only AdamW is supported; remove the key or set type AdamW."
+        )
     params = optimizer.get("params", {})
+    if not isinstance(params, dict):
+        raise UserError(f"{source}: optimizer.params must be an object in braces, not {params!r}.")
     for key, value, flag in (("lr", numbers.lr, "--lr"), ("weight_decay", numbers.weight_decay, "--weight-decay")):
         given = params.get(key, "auto")
         if given not in ("auto", value):
-            raise UserError(f"{source}: optimizer.params.{key} is {given}, but {flag} is {value}. Set it to \"auto\" or pass {flag} {given}.")
+            raise UserError(
+                f"{source}: optimizer.params.{key} is {given}, but {flag} is {value}. "
+                f'Set it to "auto" or pass {flag} {given}.'
+            )
+    for key, fixed in (("betas", list(BETAS)), ("eps", EPS)):
+        given = params.get(key, "auto")
+        if given not in ("auto", fixed):
+            raise UserError(f"{source}: optimizer.params.{key} is {given}, but is always {fixed}; remove the key.")
 
 
 def _enabled(config: dict[str, Any], key: str) -> Any:
-    entry = config.get(key)
-    return entry.get("enabled", "auto") if isinstance(entry, dict) else False if entry is None else entry
+    """``config[key].enabled``: True, False, or auto where nothing says so; an absent fp16 or bf16 is off."""
+    return config[key].get("enabled", "auto") if key in config else False
+
+
+def _offloads(entry: Any) -> bool:
+    return bool(entry) and entry.get("device", "cpu") not in (None, "none")
 
 
 def _known(config: dict[str, Any], known: frozenset[str], source: str, prefix: str) -> None:
@@ -170,5 +210,7 @@ def _known(config: dict[str, Any], known: frozenset[str], source: str, prefix: s
             continue
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {prefix}{close[0]!r}?" if close else ". See ds_configs/README.md for the keys in use."
+            hint = (
+                f"; did you mean {prefix}{close[0]!r}?" if close else ". See ds_configs/README.md for the keys in use."
+            )
             raise UserError(f"{source}: unknown key {prefix}{key!r}{hint}")

@@ -7,6 +7,8 @@ sum over ranks and accumulation steps. DeepSpeed averages over both; multiplying
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -150,8 +152,8 @@ def _one_step(
     sums: Tensor | None = None
     names: list[str] = []
     grad_norm: float | None = None
-    for batch in stream.micro_batches(step):
-        batch = batch.to(world.device)
+    for packed in stream.micro_batches(step):
+        batch = packed.to(world.device)
         for norm in norms.values():
             norm.start()
         values = engine(batch, objective.needs)
@@ -167,9 +169,11 @@ def _one_step(
         if engine.is_gradient_accumulation_boundary():
             _refuse_non_finite(sums, names, step, world)
             grad_norm = _plain_norm(engine)
+            _refuse_norm(grad_norm, step, f"the weights are those of step {step}")
         engine.step()
     assert sums is not None
     norm = engine.get_global_grad_norm() if grad_norm is None else grad_norm
+    _refuse_norm(norm, step, "the weights are spoiled")  # sharded: known only once the step is taken
     loss_value, *part_values, tokens = sums.tolist()
     return {
         "step": step + 1,
@@ -201,6 +205,15 @@ def _refuse_non_finite(sums: Tensor, names: list[str], step: int, world: World) 
         )
 
 
+def _refuse_norm(norm: Any, step: int, weights: str) -> None:
+    """A loss can be finite and its gradient not; the norm is the same on every rank, so all of them stop here."""
+    if norm is not None and not math.isfinite(norm):
+        raise FloatingPointError(
+            f"step {step + 1}: the gradient's norm is {float(norm)}; {weights}. Lower --lr, or bound the ascent "
+            "(npo instead of ga), and resume from the last checkpoint."
+        )
+
+
 def _memory_gb(world: World) -> float:
     """Peak GPU memory of this rank, or its resident memory on a CPU, in 1e9 bytes."""
     if world.device.type == "cuda":
@@ -216,17 +229,28 @@ def _metrics(settings: TrainSettings, world: World, start: int) -> Iterator[Call
         return
     path = settings.run_dir / "metrics.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept: list[str] = []
-    if start and path.is_file():
-        kept = [t for t in path.read_text(encoding="utf-8").splitlines() if t and json.loads(t)["step"] <= start]
+    kept = _lines_until(path, start) if start and path.is_file() else []
+    part = path.with_suffix(".part")
+    part.write_text("".join(f"{text}\n" for text in kept), encoding="utf-8")
+    os.replace(part, path)  # dying here loses no line
     log, close = make_tracker(settings.tracker, settings.run_dir)
     try:
-        with path.open("w", encoding="utf-8") as file:
-            for text in kept:
-                file.write(text + "\n")
+        with path.open("a", encoding="utf-8") as file:
             yield lambda line: _write(file, line, log)
     finally:
         close()
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    """Lines of the steps up to ``step``; a line cut off by a kill belongs to none."""
+    kept = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(text)["step"] <= step:
+                kept.append(text)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return kept
 
 
 def _write(file: TextIO, line: Mapping[str, Any], log: Callable[[int, Mapping[str, float]], None]) -> None:

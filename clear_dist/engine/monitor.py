@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from clear_dist.data.encode import encode
-from clear_dist.data.packing import PixelCache, pack
+from clear_dist.data.packing import Layout, PixelCache, pack
 from clear_dist.methods import nll
 from clear_dist.types import Batch, Example, Processor, View
 
@@ -30,6 +30,7 @@ class Monitor:
         row_length: int,
         max_length: int,
         world: World,
+        layout: Layout = "dense",
     ) -> None:
         self._world = world
         self._sets: dict[str, list[Batch]] = {}
@@ -43,6 +44,7 @@ class Monitor:
                     processor,
                     row_length=row_length,
                     pixels=pixels,
+                    layout=layout,
                 )
                 for i in range(passes)
             ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 from clear_dist.methods import Penalty
 
+BETAS, EPS = (0.9, 0.999), 1e-8
 
-def adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, device: torch.device) -> torch.optim.AdamW:
+
+def adamw(
+    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, device: torch.device
+) -> torch.optim.AdamW:
     """torch's AdamW: fused on a GPU, plain on a CPU; DeepSpeed's own would be compiled on first use."""
     return torch.optim.AdamW(
-        list(parameters), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay, fused=device.type == "cuda"
+        list(parameters), lr=lr, betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=device.type == "cuda"
     )
 
 
@@ -54,11 +58,15 @@ class L1Norm:
                     self.elements += getattr(parameter, "ds_numel", parameter.numel())
                     module.register_forward_hook(self._hook(name))
 
-    def _hook(self, name: str):  # noqa: ANN202 (a torch hook)
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             del args, output
-            if self._active and torch.is_grad_enabled():
-                self._sums.append(_L1.apply(getattr(module, name)))  # type: ignore[arg-type]
+            if not torch.is_grad_enabled():  # the reference, or an evaluation
+                return
+            value: Any = _L1.apply(getattr(module, name))
+            # A recomputation in backward (gradient checkpointing) must repeat the call, but counts nothing.
+            if self._active:
+                self._sums.append(value)
 
         return hook
 

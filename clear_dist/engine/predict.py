@@ -64,7 +64,7 @@ class ModelPredictor:
         chunks: list[list[tuple[int, int, Encoded]]] = [[]]
         tokens = 0
         for r, request in enumerate(requests):
-            encoded = [self._encode(request, a, f"request {r}") for a in request.answers]
+            encoded = [self._encode(request, a, f"request {r}") for a in range(len(request.answers))]
             size = sum(e.length for e in encoded)
             if chunks[-1] and tokens + size > self._token_budget:
                 chunks.append([])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,13 @@ class StepModule(nn.Module):
         self.student = student
         self.family = family
         self.reference = reference
+
+    def train(self, mode: bool = True) -> Self:
+        """The student's mode; a second copy always judges without dropout and without recomputation."""
+        super().train(mode)
+        if self.reference is not None:
+            self.reference.eval()
+        return self
 
     def forward(self, batch: Batch, needs: Needs) -> dict[str, dict[str, Tensor]]:
         """view -> statistic -> [T_view] fp32 for every view of the batch."""

@@ -6,14 +6,16 @@ communication; each rank then packs only its own share.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
 from clear_dist.data.encode import Encoded, encode
 from clear_dist.data.order import Order, share
 from clear_dist.data.packing import Layout, PixelCache, pack
 from clear_dist.types import Batch, Example, Processor, UserError, View
 
 from .step import Totals
+
 
 @dataclass(frozen=True)
 class StreamSettings:
@@ -51,20 +53,22 @@ class Stream:
         self._orders: dict[View, Order] = {}
         for view, examples in pools.items():
             if not examples:
-                raise UserError(f"the {view} set is empty; there is nothing to train on. Check --forget and --modality.")
+                raise UserError(
+                    f"the {view} set is empty; there is nothing to train on. Check --forget and --modality."
+                )
             self._encoded[view] = [encode(e, processor, settings.max_length) for e in examples]
             leader = _FOLLOWS.get(view, view)
             self._orders[view] = Order(
-                list(pools[leader] if leader in pools else examples),
+                list(pools.get(leader, examples)),
                 seed=settings.seed,
                 view=str(leader),
                 questions_per_picture=settings.questions_per_picture,
                 one_run_per_picture=settings.one_run_per_picture,
             )
-        lengths = {v: len(p) for v, p in pools.items()}
         for view, leader in _FOLLOWS.items():
-            if view in lengths and leader in lengths and lengths[view] != lengths[leader]:
-                raise ValueError(f"{view} has {lengths[view]} examples, {leader} {lengths[leader]}; they are bound one by one")
+            if view in pools and leader in pools:
+                assert len(pools[view]) == len(pools[leader]), f"{view} and {leader} are bound one by one"
+                assert settings.batch[view] == settings.batch[leader], f"{view} and {leader} step together"
 
     def examples_per_epoch(self, view: View) -> int:
         return self._orders[view].examples_per_epoch
@@ -77,27 +81,22 @@ class Stream:
             out[view] = Totals(len(chosen), sum(len(self._encoded[view][i].answer) for i in chosen))
         return out
 
-    def micro_batches(self, step: int) -> list[Batch]:
-        """This rank's packed batches of a step, one per accumulation step."""
+    def micro_batches(self, step: int) -> Iterator[Batch]:
+        """This rank's packed batches of a step, one per accumulation step; each is packed when it is asked for."""
         parts = self.ranks * self.settings.accumulation
-        out = []
+        runs = {view: self._orders[view].runs(self._chosen(view, step)) for view in self._encoded}
         for micro in range(self.settings.accumulation):
             part = micro * self.ranks + self.rank
-            views = {}
-            for view, encoded in self._encoded.items():
-                chosen = self._chosen(view, step)
-                mine = share(self._orders[view].runs(chosen), parts, part)
-                views[str(view)] = [encoded[i] for i in mine]
-            out.append(
-                pack(
-                    views,
-                    self._processor,
-                    row_length=self.settings.row_length,
-                    pixels=self._pixels,
-                    layout=self.settings.layout,
-                )
+            yield pack(
+                {
+                    str(view): [encoded[i] for i in share(runs[view], parts, part)]
+                    for view, encoded in self._encoded.items()
+                },
+                self._processor,
+                row_length=self.settings.row_length,
+                pixels=self._pixels,
+                layout=self.settings.layout,
             )
-        return out
 
     def _chosen(self, view: View, step: int) -> list[int]:
         count = self.settings.batch[view]

@@ -54,6 +54,8 @@ def import_deepspeed() -> Any:
         from deepspeed.ops import __compatible_ops__
         from deepspeed.utils import logger
     logger.setLevel(logging.WARNING)
+    # DeepSpeed still calls collectives that torch 2.13 renamed: once per call, thousands a minute.
+    warnings.filterwarnings("ignore", message=".*(all_gather_into_tensor|reduce_scatter_tensor).*")
     if not torch.cuda.is_available():
         __compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

@@ -39,7 +39,9 @@ def parse_objective(text: str) -> Objective:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"--objective: cannot read {text!r}: {error}. Write e.g. 'nll(RETAIN) - nll(FORGET)'.") from None
+        raise UserError(
+            f"--objective: cannot read {text!r}: {error}. Write e.g. 'nll(RETAIN) - nll(FORGET)'."
+        ) from None
     try:
         value = _walk(tree.body)
     except RecursionError:
@@ -51,7 +53,7 @@ def parse_objective(text: str) -> Objective:
     return value
 
 
-def _walk(node: ast.expr) -> Objective | float | Until:  # noqa: PLR0911 (one return per production)
+def _walk(node: ast.expr) -> Objective | float | Until:
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             return float(number)
@@ -69,7 +71,7 @@ def _walk(node: ast.expr) -> Objective | float | Until:  # noqa: PLR0911 (one re
     raise UserError(f"--objective: {ast.unparse(node)!r} is not allowed; use numbers, + - *, and {', '.join(TERMS)}.")
 
 
-def _binary(a: Objective | float | Until, op: ast.operator, b: Objective | float | Until, node: ast.expr):  # noqa: ANN202
+def _binary(a: Objective | float | Until, op: ast.operator, b: Objective | float | Until, node: ast.expr):
     if isinstance(op, ast.Mult):
         if isinstance(a, Objective) and isinstance(b, (float, Until)):
             return a * b
@@ -104,7 +106,9 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objec
         raise UserError(f"--objective: unknown term {name!r}{_nearest(name, TERMS)}; known: {', '.join(TERMS)}.")
     places = _PARAMETERS if name == "l1" else _VIEWS
     if len(args) != 1 or not isinstance(args[0], ast.Name):
-        raise UserError(f"--objective: {name} takes one of {', '.join(places)} first, e.g. {name}({next(iter(places))}).")
+        raise UserError(
+            f"--objective: {name} takes one of {', '.join(places)} first, e.g. {name}({next(iter(places))})."
+        )
     where = args[0].id
     if where not in places:
         raise UserError(f"--objective: {name}({where}): unknown{_nearest(where, places)}; known: {', '.join(places)}.")

@@ -22,7 +22,7 @@ Reduction = Literal["example", "token"]
 Direction = Literal["forward", "reverse"]
 
 
-def _single(name: str, view: View, wants: set[str], value) -> Objective:  # noqa: ANN001 (a lambda on TokenStats)
+def _single(name: str, view: View, wants: set[str], value) -> Objective:
     return Objective((Weighted(Term(name, (view,), frozenset(wants), value)),))
 
 

@@ -71,7 +71,7 @@ class TokenProcessor:
         self.eos_id: int = int(tokenizer.eos_token_id)  # type: ignore[arg-type]
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else int(pad)  # type: ignore[arg-type]
-        self.bos_ids: list[int] = _leading_ids(tokenizer)
+        self.bos_ids: Sequence[int] = _leading_ids(tokenizer)
         self._part = _part_encoder(tokenizer)
         self._chat = image_id is None and bool(tokenizer.chat_template)
         self._lead = self._chat_lead(where) if self._chat else " "

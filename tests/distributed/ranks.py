@@ -6,11 +6,20 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 600  # seconds until a hang is called a hang
+TIMEOUT = 400  # seconds until a hang is called a hang
+
+
+@dataclass(frozen=True)
+class Rank:
+    process: subprocess.Popen[bytes]
+    output: IO[str]
 
 
 def free_port() -> int:
@@ -19,9 +28,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(ranks: int, script: Path, arguments: Sequence[str], cache: Path) -> list[subprocess.Popen[str]]:
+def start(ranks: int, script: Path, arguments: Sequence[str], cache: Path) -> list[Rank]:
     port = str(free_port())
-    processes = []
+    processes: list[Rank] = []
     for rank in range(ranks):
         environment = {
             **os.environ,
@@ -34,29 +43,30 @@ def start(ranks: int, script: Path, arguments: Sequence[str], cache: Path) -> li
             "PYTHONPATH": str(ROOT),
             "CLEAR_DIST_CACHE": str(cache),
         }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(script), *arguments],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+        # A file, not a pipe: a rank that fills a pipe nobody reads yet waits, and the others wait for it.
+        output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by finish)
+        process = subprocess.Popen(
+            [sys.executable, str(script), *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT
         )
+        processes.append(Rank(process, output))
     return processes
 
 
-def finish(processes: Sequence[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
+def finish(processes: Sequence[Rank]) -> tuple[list[int], list[str]]:
     """(exit statuses, outputs); kills what hangs."""
-    outputs = []
-    for process in processes:
+    for rank in processes:
         try:
-            outputs.append(process.communicate(timeout=TIMEOUT)[0])
+            rank.process.wait(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            for p in processes:
-                p.kill()
-            outputs.append(process.communicate()[0] + "\n(killed: timed out)")
-    return [p.returncode for p in processes], outputs
+            for other in processes:
+                other.process.kill()
+    outputs = []
+    for rank in processes:
+        rank.process.wait()
+        rank.output.seek(0)
+        outputs.append(rank.output.read())
+        rank.output.close()
+    return [rank.process.returncode for rank in processes], outputs
 
 
 def run_ranks(ranks: int, script: Path, arguments: Sequence[str], cache: Path) -> list[str]:

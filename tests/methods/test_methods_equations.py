@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clear_dist.methods import METHODS, FORGET, IDK, RETAIN, build, hyperparameters, kl, l1, nll, npo, parse_objective
+from clear_dist.methods import FORGET, IDK, METHODS, RETAIN, build, hyperparameters, kl, l1, nll, npo, parse_objective
 from clear_dist.methods.objective import Objective, Penalty
 from clear_dist.methods.terms import entropy
 from clear_dist.ops import token_stats
@@ -184,7 +184,9 @@ def test_needs_follow_the_equation() -> None:
 
 def test_no_example_gives_zero_and_stays_connected() -> None:
     h = torch.zeros(0, D, requires_grad=True)
-    values = token_stats(h, torch.zeros(V, D), torch.zeros(0, dtype=torch.long), h_ref=h.detach(), want=["logp", "logp_ref"])
+    values = token_stats(
+        h, torch.zeros(V, D), torch.zeros(0, dtype=torch.long), h_ref=h.detach(), want=["logp", "logp_ref"]
+    )
     stats = {FORGET: TokenStats(torch.zeros(0, dtype=torch.long), 0, 4, 9, values)}
     loss, _ = npo(FORGET)(stats)
     assert loss.item() == 0.0
