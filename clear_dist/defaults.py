@@ -16,7 +16,7 @@ DEFAULT_METHOD: Final = "npo"
 
 MINI_FINETUNE: Final[Values] = {
     "full": True,
-    "epochs": 12,
+    "epochs": 18,
     "lr": 1e-3,
     "weight_decay": 0.0,
     "warmup": 0.1,
@@ -29,7 +29,7 @@ MINI_UNLEARN: Final[Values] = {
     "epochs": 12,
     "lr": 1e-3,
     "weight_decay": 0.0,
-    "warmup": 0.0,
+    "warmup": 0.05,
     "schedule": "cosine",
     "global_batch": 16,
     "lora_r": 8,
@@ -44,7 +44,7 @@ MINI_METHODS: Final[Mapping[str, Values]] = {
     "gd": {"epochs": 8, "lr": 1.5e-3},
     "kl": {"epochs": 8},
     "idk": {"epochs": 20, "lr": 2e-3, "set": {"retain_weight": 2.0}},
-    "npo": {"epochs": 12, "set": {"beta": 0.5, "retain_weight": 5.0}},
+    "npo": {"epochs": 10, "retain_ratio": 3.0, "set": {"beta": 0.5, "retain_weight": 5.0, "kl_weight": 10.0}},
     "scrub": {"epochs": 12, "lr": 2e-3},
 }
 

@@ -84,7 +84,6 @@ class Example:
 class Processor(Protocol):
     """What data needs to know of a model: tokens and pixels. Provided by ``models``."""
 
-    bos_ids: Sequence[int]
     eos_id: int
     pad_id: int
     image_id: int | None  # placeholder token; None for a text-only model

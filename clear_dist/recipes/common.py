@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clear_dist.config import DataFields, TrainFields
+from clear_dist.config import EvaluateConfig, TrainFields
 from clear_dist.data.encode import encode
 from clear_dist.data.load import Dataset, load_dataset
 from clear_dist.engine.ds_config import check_ds_config, load_ds_config
 from clear_dist.engine.trackers import check_tracker
 from clear_dist.engine.world import World, agree, barrier
-from clear_dist.models import inspect_model
+from clear_dist.models import ModelInfo, inspect_model
 from clear_dist.services.progress import say
 from clear_dist.services.rundir import claim_output, copy_progress, read_run, resume_source
-from clear_dist.types import Example, Processor, UserError
+from clear_dist.types import Example, UserError
 
 T = TypeVar("T")
 
@@ -71,16 +71,26 @@ def check_before_loading(config: TrainFields, *, base: bool = True) -> None:
         inspect_model(model_dir(config.model, "--model"))
 
 
-def check_sets(sets: Mapping[Any, Sequence[Example]], processor: Processor, max_length: int) -> None:
-    """Encode every prompt with every answer that evaluation will score: none is refused after hours of training.
+def check_examples(sets: Mapping[Any, Sequence[Example]], info: ModelInfo, max_length: int) -> None:
+    """Encode every prompt with every answer that is learned or scored: none is refused after hours of training.
 
     Raises:
-        UserError: a sequence longer than ``max_length``, a picture for a model that sees none.
+        UserError: a sequence longer than ``max_length``, a picture for a model that sees none, words that the
+            model's tokenizer does not know.
     """
+    tokenizer = info.processor.tokenizer
+    unknown = None if tokenizer.unk_token_id == info.processor.eos_id else tokenizer.unk_token_id
     for example in (e for rows in sets.values() for e in rows):
-        for answer in (example.answer, example.paraphrase, *example.perturbed, *example.options):
-            if answer:
-                encode(replace(example, answer=answer), processor, max_length)
+        for answer in dict.fromkeys((example.answer, example.paraphrase, *example.perturbed, *example.options)):
+            if not answer:
+                continue
+            encoded = encode(replace(example, answer=answer), info.processor, max_length)
+            if unknown is not None and (unknown in encoded.answer or unknown in encoded.rest):
+                text = answer if unknown in encoded.answer else example.question
+                raise UserError(
+                    f"{example.id}: the tokenizer of {info.name} does not know every word of {text!r}. Use a model "
+                    "with a tokenizer for such text; `clear-dist model new --text-from DATA` makes one."
+                )
 
 
 def model_dir(name: str | Path, flag: str) -> str | Path:
@@ -96,7 +106,7 @@ def model_dir(name: str | Path, flag: str) -> str | Path:
     return name
 
 
-def open_data(config: DataFields, world: World) -> Dataset:
+def open_data(config: TrainFields | EvaluateConfig, world: World) -> Dataset:
     """The dataset of a configuration, read by every rank; rank 0 says what it found."""
 
     def read() -> Dataset:
@@ -125,6 +135,12 @@ def open_data(config: DataFields, world: World) -> Dataset:
         for line in data.leaks[:5]:
             say(f"    {line}", world.main)
     return data
+
+
+def is_finished(out: Path, config: TrainFields) -> bool:
+    """Whether ``out`` holds this very run, complete, so that nothing is left to do."""
+    run = read_run(out) or {}
+    return bool(run.get("finished")) and run.get("digest") == config.digest() and config.resume == "auto"
 
 
 def claim(config: Any, world: World, out: Path) -> bool:

@@ -24,7 +24,7 @@ from clear_dist.services.progress import console, say, task
 from clear_dist.services.rundir import write_run
 from clear_dist.types import Example, SetName
 
-from .common import Stopwatch, check_sets, claim, limited, model_dir, only_on_main, open_data, release_claim
+from .common import Stopwatch, check_examples, claim, limited, model_dir, only_on_main, open_data, release_claim
 
 PICTURE_SIDE = 192  # pixels, of the pictures kept for the report
 PICTURES_KEPT = 400
@@ -43,7 +43,7 @@ def run(config: EvaluateConfig) -> None:
     world = init_world()
     data = open_data(config, world)
     for info in infos:
-        check_sets(limited(data.sets, config.eval_limit), info.processor, config.max_length)
+        check_examples(limited(data.sets, config.eval_limit), info, config.max_length)
     out = config.run_dir()
     claim(config, world, out)
     if world.main:
@@ -129,7 +129,9 @@ def _records_of(
     questions = dict(sets)
     control: dict[SetName, list[Example]] = {}
     if name == "original":  # is the picture looked at? names must fail on other people's pictures
-        people = {k: [e for e in v if e.kind == "name"] for k, v in sets.items() if k in ("forget", "retain")}
+        people: dict[SetName, list[Example]] = {
+            k: [e for e in v if e.kind == "name"] for k, v in sets.items() if k in ("forget", "retain")
+        }
         control = shuffle_pictures(people) if any(people.values()) else {}
     mine, mine_control = shard(questions, world.rank, world.size), shard(control, world.rank, world.size)
     total = sum(map(len, mine.values())) + sum(map(len, mine_control.values()))

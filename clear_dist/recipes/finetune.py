@@ -21,7 +21,9 @@ from .common import (
     Stopwatch,
     canonical,
     check_before_loading,
+    check_examples,
     claim,
+    is_finished,
     model_dir,
     only_on_main,
     open_data,
@@ -35,9 +37,14 @@ def run(config: FinetuneConfig) -> None:
     """``clear-dist finetune``."""
     check_before_loading(config)
     world = init_world()
-    data = open_data(config, world)
-    finetune(config, data, world, config.run_dir())
-    release_claim(config.run_dir())
+    out = config.run_dir()
+    if is_finished(out, config):
+        say(f"{out}: this run is finished already; the model is {out / 'model'}", world.main)
+        return
+    finetune(config, open_data(config, world), world, out)
+    if not config.dry_run:
+        say(f"done: {out / 'model'}", world.main)
+    release_claim(out)
     close_world()
 
 
@@ -56,6 +63,7 @@ def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> 
     info = inspect_model(model_dir(config.model, "--model"))
     examples = examples_of(config, data)
     plan, stream = make_plan(config, info, nll(RETAIN), {RETAIN: examples}, {RETAIN: config.global_batch}, world)
+    check_examples({"learned": examples}, info, config.max_length)
     if world.main:
         say("\n".join(f"  {line}" for line in plan.lines(config, world)))
     if config.dry_run:

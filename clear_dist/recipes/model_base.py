@@ -7,77 +7,92 @@ attributes, the names and facts of ten real people, and a few facts of the world
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import random
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from clear_dist import config as configs
 from clear_dist.data.encode import Encoded
-from clear_dist.data.mini import base as mini_base
 from clear_dist.data.mini.base import CLASS_NAMES, BaseData, BaseQA, base_examples
 from clear_dist.data.mini.people import CLASSES
 from clear_dist.data.mini.text import vocabulary_texts
+from clear_dist.data.mini.world import STREAM
 from clear_dist.data.packing import pack
-from clear_dist.models import Model, final_hidden, load_model, save_model_dir, tiny_llava, word_tokenizer
+from clear_dist.models import (
+    Model,
+    final_hidden,
+    load_model,
+    save_model_dir,
+    tiny_llava,
+    weights_digest,
+    word_tokenizer,
+)
+from clear_dist.services.progress import Task, say, task
 from clear_dist.types import Picture
 
 STRANGERS, PER_REAL = 8000, 40
-VISION_STEPS, VISION_BATCH, VISION_LR = 1500, 64, 4e-3
-STEPS, PICTURES, QUESTIONS, LR = 2400, 16, 4, 2e-3
+VISION_STEPS, VISION_BATCH, VISION_LR = 2500, 64, 4e-3
+STEPS, PICTURES, QUESTIONS, LR = 3000, 16, 4, 2e-3
 TEXT_SHARE, REAL_SHARE = 0.15, 0.3
 # How often each kind of question on a picture is drawn; a person's name is worth more than the wall's colour.
-KIND_WEIGHTS = {"describe": 2.0, "private": 1.0, "information": 0.6, "caption": 2.0, "paraphrase": 0.5, "name": 1.5, "attribute": 0.6}
+KIND_WEIGHTS = {
+    "describe": 2.0,
+    "private": 1.0,
+    "information": 0.6,
+    "caption": 2.0,
+    "paraphrase": 0.5,
+    "name": 1.5,
+    "attribute": 0.6,
+}
 NAMED_WEIGHTS = {**KIND_WEIGHTS, "name": 5.0, "caption": 4.0, "paraphrase": 1.5}
 
 
-def recipe_digest() -> str:
-    """SHA-256 over what decides the base's weights: this recipe's source and the data's stream name.
-
-    Kept in ``base.json`` beside the weights, so that a test can tell a base its recipe no longer makes.
-    """
-    from clear_dist.data.mini.world import STREAM
-
-    source = inspect.getsource(sys.modules[__name__])
-    return hashlib.sha256(f"{STREAM}\n{source}".encode()).hexdigest()
+RECIPE: dict[str, object] = {
+    "stream": STREAM,
+    "strangers": STRANGERS,
+    "per_real": PER_REAL,
+    "vision": [VISION_STEPS, VISION_BATCH, VISION_LR],
+    "whole": [STEPS, PICTURES, QUESTIONS, LR],
+    "shares": [TEXT_SHARE, REAL_SHARE],
+    "weights": [KIND_WEIGHTS, NAMED_WEIGHTS],
+    "threads": 1,
+}
 
 
 def run(config: configs.ModelBaseConfig) -> None:
     """Train, save a Hugging Face directory to ``config.out``, and write ``base.json`` beside the weights."""
-    with Progress() as bar:
-        drawing = bar.add_task("drawing pictures", total=None)
-        data = base_examples(config.seed, STRANGERS, PER_REAL, on_progress=lambda n, of: bar.update(drawing, completed=n, total=of))
-        tokenizer = word_tokenizer(vocabulary_texts())
-        module = tiny_llava(tokenizer, config.seed)
-        save_model_dir(module, tokenizer, config.out)
-        model = load_model(config.out, dtype="fp32", device="cpu")
-        pixels = torch.stack([model.processor.pixels(Image.fromarray(p)) for p in data.pictures])
-        torch.manual_seed(config.seed)
+    torch.set_num_threads(1)  # the same number of threads gives the same bits
+    with task("drawing pictures", STRANGERS + 10 * PER_REAL) as bar:
+        data = base_examples(config.seed, STRANGERS, PER_REAL, on_progress=lambda n, of: bar and bar.update(n))
+    tokenizer = word_tokenizer(vocabulary_texts())
+    save_model_dir(tiny_llava(tokenizer, config.seed), tokenizer, config.out)
+    model = load_model(config.out, dtype="fp32", device="cpu")
+    pixels = torch.stack([model.processor.pixels(Image.fromarray(p)) for p in data.pictures])
+    torch.manual_seed(config.seed)
+    with task("vision tower", VISION_STEPS) as bar:
         accuracy = pretrain_vision(model, data, pixels, config.seed, bar)
+    with task("the whole model", STEPS) as bar:
         loss = train_language(model, data, pixels, config.seed, bar)
     model.module.save_pretrained(config.out)
     facts = {
         "v": 1,
-        "recipe": recipe_digest(),
+        "recipe": RECIPE,
         "seed": config.seed,
-        "attribute_accuracy": accuracy,
-        "final_loss": loss,
+        "weights": weights_digest(config.out),
+        "attribute_accuracy": round(accuracy, 4),
+        "final_loss": round(loss, 4),
         "parameters": sum(p.numel() for p in model.module.parameters()),
     }
-    (Path(config.out) / "base.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(f"base written to {config.out}; visible attributes {accuracy:.3f}, final loss {loss:.3f}")
+    (config.out / "base.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    say(f"base written to {config.out}; visible attributes {accuracy:.3f}, final loss {loss:.3f}")
 
 
-def pretrain_vision(model: Model, data: BaseData, pixels: Tensor, seed: int, bar: Progress) -> float:
+def pretrain_vision(model: Model, data: BaseData, pixels: Tensor, seed: int, bar: Task | None) -> float:
     """Train the tower with one linear head per attribute on the mean patch; returns accuracy on held-out strangers."""
     tower = model.family.tower(model.module)
     assert tower is not None
@@ -93,8 +108,7 @@ def pretrain_vision(model: Model, data: BaseData, pixels: Tensor, seed: int, bar
         h = tower(pixels[torch.from_numpy(rows)]).last_hidden_state[:, 1:].mean(1)
         return [head(h) for head in heads]
 
-    task = bar.add_task("vision tower", total=VISION_STEPS)
-    for _ in range(VISION_STEPS):
+    for step in range(VISION_STEPS):
         rows = rng.integers(held_out, len(pixels), VISION_BATCH)
         out = logits(rows)
         loss = torch.stack([F.cross_entropy(z, labels[rows, a]) for a, z in enumerate(out)]).mean()
@@ -103,24 +117,24 @@ def pretrain_vision(model: Model, data: BaseData, pixels: Tensor, seed: int, bar
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        bar.update(task, advance=1)
+        if bar is not None:
+            bar.update(step + 1, f"loss {loss.item():.3f}")
     with torch.no_grad():
         out = logits(np.arange(held_out))
         right = torch.stack([z.argmax(1) == labels[:held_out, a] for a, z in enumerate(out)])
     return float(right.float().mean())
 
 
-def train_language(model: Model, data: BaseData, pixels: Tensor, seed: int, bar: Progress) -> float:
+def train_language(model: Model, data: BaseData, pixels: Tensor, seed: int, bar: Task | None) -> float:
     """Train the whole model on packed questions; returns the mean loss of the last hundred steps."""
     model.module.train()
     rng = random.Random(seed)
-    encoded = _Encoder(model, data)
+    encoded = _Encoder(model)
     named = [i for i, person in enumerate(data.people) if person is not None]
     strangers = [i for i, person in enumerate(data.people) if person is None]
     parameters = list(model.module.parameters())
     optimizer = torch.optim.AdamW(parameters, LR, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=STEPS + 1, pct_start=0.08)
-    task = bar.add_task("the whole model", total=STEPS)
     losses: list[float] = []
     for step in range(STEPS):
         if (step * 0.618034) % 1 < TEXT_SHARE:  # low-discrepancy: text steps evenly spread
@@ -137,7 +151,8 @@ def train_language(model: Model, data: BaseData, pixels: Tensor, seed: int, bar:
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-        bar.update(task, advance=1, description=f"the whole model, loss {losses[-1]:.2f}")
+        if bar is not None:
+            bar.update(step + 1, f"loss {losses[-1]:.3f}")
     model.module.eval()
     return float(np.mean(losses[-100:]))
 
@@ -153,18 +168,16 @@ def _questions(data: BaseData, picture: int, rng: random.Random) -> list[BaseQA]
 class _Encoder:
     """Token ids of base questions, worked out once each."""
 
-    def __init__(self, model: Model, data: BaseData) -> None:
+    def __init__(self, model: Model) -> None:
         self._processor = model.processor
-        self._source = mini_base.__name__
         self._known: dict[tuple[str, str, int | None], Encoded] = {}
-        del data
 
     def __call__(self, qa: BaseQA) -> Encoded:
         key = (qa.question, qa.answer, qa.picture)
         if key not in self._known:
             prefix, rest = self._processor.encode_prompt(qa.question, qa.picture is not None)
             digest = None if qa.picture is None else str(qa.picture)
-            picture = None if digest is None else Picture(digest, f"{self._source}[{digest}]", lambda: b"")
+            picture = None if digest is None else Picture(digest, f"base[{digest}]", lambda: b"")
             arrays = [np.asarray(x, np.int64) for x in (prefix, rest, self._processor.encode_answer(qa.answer))]
             self._known[key] = Encoded(f"{digest}/{qa.kind}", digest, picture, *arrays)
         return self._known[key]

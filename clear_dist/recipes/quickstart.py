@@ -1,7 +1,7 @@
 """The whole story on CLEAR-mini, from one command: learn everyone, learn all but a few, forget those few, compare.
 
-Original and gold train side by side, a process each; the forgetting is a DeepSpeed job of ``--ranks`` processes, started
-exactly as a user would start it.
+Original and gold train side by side, a process each; the forgetting is a DeepSpeed job of ``--ranks`` processes,
+started exactly as a user would start it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def _unlearn(config: QuickstartConfig, out: Path) -> None:
     if config.method is not None:
         job += ["--method", config.method]
     launcher = Path(sys.executable).with_name("deepspeed")
-    start = [sys.executable, str(launcher)] if launcher.is_file() else [sys.executable, "-m", "deepspeed.launcher.runner"]
+    start = (
+        [sys.executable, str(launcher)] if launcher.is_file() else [sys.executable, "-m", "deepspeed.launcher.runner"]
+    )
     ranks = min(config.ranks, torch.cuda.device_count()) if torch.cuda.is_available() else config.ranks
     command = [*start, "--num_gpus" if torch.cuda.is_available() else "--num_accelerators", str(ranks)]
     command += [str(ROOT / "launchers" / "unlearn.py"), *job]
@@ -115,4 +117,8 @@ def _unlearn(config: QuickstartConfig, out: Path) -> None:
 def _environment(processes: int) -> dict[str, str]:
     """Threads shared out, so that processes do not fight for cores."""
     threads = max(1, (os.cpu_count() or 1) // max(1, processes))
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+    }

@@ -141,7 +141,10 @@ def fit(
 ) -> Trained:
     """Train, with progress on rank 0."""
     total, trainable = parameter_counts(model.module)
-    say(f"{title}: {plan.total_steps} steps, {trainable:,} of {total:,} parameters train on {world.size} rank(s)", world.main)
+    say(
+        f"{title}: {plan.total_steps} steps, {trainable:,} of {total:,} parameters train on {world.size} rank(s)",
+        world.main,
+    )
     settings = TrainSettings(
         run_dir=run_dir,
         total_steps=plan.total_steps,
@@ -153,9 +156,9 @@ def fit(
         global_batch=plan.batch[primary_view(plan.batch)],
         accumulation=plan.accumulation,
         ds_config=load_ds_config(config.ds),
-        ds_source=f"--ds {config.ds}",
+        ds_source="the default DeepSpeed configuration" if config.ds is None else f"--ds {config.ds}",
         resume=resume and (run_dir / "checkpoints" / "latest.json").is_file(),
-        checkpoint_every=config.checkpoint_every,
+        checkpoint_every=config.checkpoint_every or plan.steps_per_epoch,
         stop_after=config.max_steps,
         tracker=config.tracker,
         eval_every=config.eval_every,
@@ -163,7 +166,7 @@ def fit(
     module = StepModule(model.module, model.family, None if reference is None else reference.module)
     on_eval: Callable[..., Mapping[str, float]] | None = None
     if monitored and config.eval_every:
-        on_eval = Monitor(monitored, model.processor, plan.row_length, config.max_length, world).measure
+        on_eval = Monitor(monitored, model.processor, plan.row_length, config.max_length, world, config.layout).measure
     with task(title, min(plan.total_steps, config.max_steps or plan.total_steps), world.main) as bar:
 
         def on_step(done: int, line: Mapping[str, Any]) -> None:

@@ -14,14 +14,15 @@ from clear_dist.engine.world import World, barrier, close_world, init_world
 from clear_dist.methods import METHODS, Objective, build, l1, parse_objective
 from clear_dist.models import ModelInfo, inspect_model, weights_digest
 from clear_dist.services.progress import say
-from clear_dist.services.rundir import read_run, write_run
+from clear_dist.services.rundir import write_run
 from clear_dist.types import Example, UserError, View
 
 from .common import (
     Stopwatch,
     check_before_loading,
-    check_sets,
+    check_examples,
     claim,
+    is_finished,
     limited,
     model_dir,
     open_data,
@@ -45,15 +46,18 @@ def run(config: UnlearnConfig) -> None:
     seconds = Stopwatch()
 
     out = config.run_dir()
-    finished = read_run(out)
-    if finished and finished.get("finished") and finished.get("digest") == config.digest() and config.resume == "auto":
+    if is_finished(out, config):
         say(f"{out}: this run is finished already; its report is {out / 'index.html'}", world.main)
         return
     data = open_data(config, world)
     # Everything that training and evaluation will read goes through the tokenizer now, before a weight is loaded.
     info = inspect_model(model_dir(config.original or config.model, "--original" if config.original else "--model"))
     plan, _ = make_plan(config, info, objective, *views_of(config, objective, data), world)
-    check_sets(limited(data.sets, config.eval_limit), info.processor, config.max_length)
+    check_examples(
+        {**data.train, **{f"{k}, asked": v for k, v in limited(data.sets, config.eval_limit).items()}},
+        info,
+        config.max_length,
+    )
     if config.dry_run:
         say("\n".join(plan.lines(config, world)), world.main)
         return
