@@ -134,6 +134,11 @@ def _check_split(forget: str, files: Source) -> None:
     known = files.splits()
     if not re.fullmatch(r"forget\d\d", forget):
         raise UserError(f"--forget {forget}: expected one of {', '.join(known) or 'forget01, forget05, forget10'}.")
+    if not known:
+        raise UserError(
+            f"--forget {forget}: the dataset publishes no forget split. Name the people to forget with --forget-names "
+            "or --forget-file: retain is everyone else."
+        )
 
 
 def _retain_name(forget: str) -> str:

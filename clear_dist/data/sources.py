@@ -31,6 +31,7 @@ class Source(Protocol):
     def rows(self, split: str, modality: Modality, *, published: str | None) -> list[Row]: ...
     def splits(self) -> list[str]: ...
     def choices(self, modality: Modality) -> list[ChoiceRow]: ...
+    def modality(self) -> Modality: ...
 
 
 class _ClearSource:
@@ -43,7 +44,8 @@ class _ClearSource:
         self._notes = notes
 
     def splits(self) -> list[str]:
-        return [c for c in self._files.configs() if re.fullmatch(r"forget\d\d", c)]
+        plain = dict.fromkeys(c.removesuffix("+tofu") for c in self._files.configs())
+        return [c for c in plain if re.fullmatch(r"forget\d\d", c)]
 
     def rows(self, split: str, modality: Modality, *, published: str | None) -> list[Row]:
         rows: list[Row] = []
@@ -52,10 +54,20 @@ class _ClearSource:
             wanted = [f"{published}_perturbed", "retain_perturbed"] if published else clear_files.PERTURBED
             rows += self._files.visual(split, [c for c in wanted if published or self._files.has(c)])
         if modality != "visual":
+            if modality == "both" and not self._files.has(f"{split}+tofu"):
+                raise UserError(
+                    f"{self._files.source}: no config {split}+tofu, where the questions without a picture are. Write "
+                    f"a folder {split}+tofu/ with parquet files, or do without: --modality visual."
+                )
             names = self._files.names(split) if self._files.has(split) else []
             texts = self._files.text(f"{split}+tofu", names)
             rows += _with_answers(texts, self._tofu, published) if self._tofu else texts
         return rows
+
+    def modality(self) -> Modality:
+        text = any(c.endswith("+tofu") for c in self._files.configs())
+        pictures = self._files.has("full") or any(self._files.has(split) for split in self.splits())
+        return "both" if text and pictures else "text" if text else "visual"
 
     def choices(self, modality: Modality) -> list[ChoiceRow]:
         rows: list[ChoiceRow] = []
@@ -89,6 +101,9 @@ class _TofuSource:
         else:
             rows = tofu_files.text_rows(self._files.records(split), split, self._bad)
         return list(_with_answers(rows, self._files, published))
+
+    def modality(self) -> Modality:
+        return "text"
 
     def choices(self, modality: Modality) -> list[ChoiceRow]:
         return [] if modality == "visual" else tofu_files.choice_rows(self._files, self._bad)
@@ -125,6 +140,11 @@ def open_source(source: str, companion: str | None, bad: BadData, notes: list[st
     if source.lower().endswith("tofu"):
         return _TofuSource(TofuFiles(source), bad)
     return _ClearSource(ClearFiles(source, bad), _companion(companion, _HUB_TOFU), bad, notes)
+
+
+def modality_of(source: str) -> Modality:
+    """Which halves a source has: questions with a picture, without, or both. Raises UserError where it is nothing."""
+    return open_source(source, "none", BadData("fail"), []).modality()
 
 
 def _companion(given: str | None, default: str | Path) -> TofuFiles | None:

@@ -10,6 +10,7 @@ from clear_dist.config import FinetuneConfig, TrainFields
 from clear_dist.data.clear import cache_directory
 from clear_dist.data.load import Dataset
 from clear_dist.data.mini.replay import replay_examples
+from clear_dist.data.sources import modality_of
 from clear_dist.engine.world import World, barrier, close_world, init_world
 from clear_dist.methods import RETAIN, nll
 from clear_dist.models import inspect_model, weights_digest
@@ -137,4 +138,5 @@ def derived(config: TrainFields, on: str) -> FinetuneConfig:
     values = {name: getattr(config, name) for name in shared}
     if on == "retain" or config.forget_split is None:
         values |= {"forget": config.forget, "forget_names": config.forget_names, "forget_file": config.forget_file}
-    return FinetuneConfig(**values, on=on, modality="both" if info.image_tokens else "text")  # pyright: ignore[reportArgumentType]
+    modality = modality_of(config.data) if info.image_tokens else "text"
+    return FinetuneConfig(**values, on=on, modality=modality)  # pyright: ignore[reportArgumentType]

@@ -63,4 +63,4 @@ def task(title: str, total: int, show: bool = True) -> Iterator[Task | None]:
 def say(text: str, show: bool = True) -> None:
     """A line about what happens next."""
     if show:
-        console.print(text)
+        console.print(text, soft_wrap=True)
