@@ -71,7 +71,7 @@ def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> 
         return out
     resume = claim(config, world, out)
     seconds = Stopwatch()
-    facts = {"seeds": {"seed": config.seed}, "ranks": world.size}
+    facts = {"seeds": {"seed": config.seed}, "ranks": world.size, "steps": plan.total_steps}
     if world.main:
         facts |= {"data": data.digest, "base": weights_digest(info.path), "training": training_digest(examples)}
         write_run(out, config, finished=False, **facts)
@@ -120,10 +120,12 @@ def cached(config: FinetuneConfig, data: Dataset, world: World) -> Path:
 
 
 def cache_entry(config: FinetuneConfig, data: Dataset) -> Path:
-    """Where the cache keeps the product of a fine-tuning."""
+    """Where the cache keeps the product of a fine-tuning. The DeepSpeed file is no part of the key: ranks and stage
+    do not change the result beyond rounding (a test holds that to 1e-5)."""
     info = inspect_model(model_dir(config.model, "--model"))
     what = "original" if config.on == "all" else "gold"
-    key = f"{config.digest()[:12]}-{training_digest(examples_of(config, data))[:12]}-{weights_digest(info.path)[:12]}"
+    recipe = config.model_copy(update={"ds": None}).digest()
+    key = f"{recipe[:12]}-{training_digest(examples_of(config, data))[:12]}-{weights_digest(info.path)[:12]}"
     return cache_directory() / "models" / f"{what}-{key}"
 
 

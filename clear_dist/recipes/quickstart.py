@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 
 from clear_dist.config import QuickstartConfig, UnlearnConfig
-from clear_dist.data.clear import cache_directory
 from clear_dist.data.load import load_dataset
-from clear_dist.services.progress import say
+from clear_dist.services.progress import say, task
 from clear_dist.services.rundir import read_run
 from clear_dist.types import UserError
 
@@ -81,19 +80,41 @@ def _finished(folder: Path) -> bool:
 
 def _train_side_by_side(config: QuickstartConfig, missing: dict[str, Path]) -> None:
     """A plain process each: two one-core trainings beat one training on two cores by far at this size."""
-    jobs = []
+    if not missing:
+        say("original and gold: from the cache")
+        return
+    jobs: list[tuple[str, Path, subprocess.Popen[bytes], Path]] = []
     for on, final in missing.items():
         shutil.rmtree(final, ignore_errors=True)
-        log = cache_directory() / f"{final.name}.log"
+        log = final.with_name(final.name + ".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "clear_dist", "finetune", "--on", on, "--seed", str(config.seed)]
         command += ["--out", str(final)]
-        say(f"training {'the original' if on == 'all' else 'gold'} (log: {log})")
-        jobs.append((on, subprocess.Popen(command, env=_environment(len(missing)), stderr=log.open("w")), log))
-    for on, process, log in jobs:
-        if process.wait() != 0:
+        with log.open("wb") as file:
+            environment = _environment(len(missing))
+            jobs.append((on, final, subprocess.Popen(command, env=environment, stdout=file, stderr=file), log))
+    with task("training " + " and ".join(_TITLES[on] for on in missing), PERCENT) as bar:
+        while any(process.poll() is None for _, _, process, _ in jobs):
+            time.sleep(0.5)
+            if bar is not None:
+                bar.update(min(PERCENT - 1, round(PERCENT * min(_share_done(final) for _, final, _, _ in jobs))))
+        if bar is not None:
+            bar.update(PERCENT)
+    for on, _, process, log in jobs:
+        if process.returncode != 0:
             tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-            raise UserError(f"training ({on}) failed; the end of {log}:\n{tail}")
+            raise UserError(f"training {_TITLES[on]} failed; the end of {log}:\n{tail}")
+
+
+_TITLES = {"all": "the original", "retain": "gold"}
+PERCENT = 100
+
+
+def _share_done(run: Path) -> float:
+    """How far a training in another process is, by its files."""
+    steps = (read_run(run) or {}).get("steps")
+    metrics = run / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") / steps if steps and metrics.is_file() else 0.0
 
 
 def _unlearn(config: QuickstartConfig, out: Path) -> None:
