@@ -300,7 +300,8 @@ def markdown_of(rows: Sequence[Mapping[str, Any]], data: str) -> str:
         f"# Packing on {data}",
         "Real tokens are the tokens of the examples, each standing alone, without padding: one number for all "
         "layouts, so the ratio is that of time alone (in brackets the lowest and highest of all rounds). Model tokens "
-        "count a shared picture once. Positions and pictures are per step; differences are the largest of any per-example statistic against the padded layout, before timing.",
+        "count a shared picture once. Positions and pictures are per step; differences are the largest of any "
+        "per-example statistic against the padded layout, before timing.",
     ]
     for method in dict.fromkeys(r["method"] for r in rows):
         mine = [r for r in rows if r["method"] == method]
