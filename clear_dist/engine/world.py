@@ -108,5 +108,6 @@ def gather(world: World, value: Any) -> list[Any]:
 
 
 def close_world() -> None:
+    """Leave the group; DeepSpeed forgets its own subgroups too, so that the same process may form another."""
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        import_deepspeed().comm.destroy_process_group()
