@@ -246,6 +246,15 @@ def _join_values(config: type[Config], args: Sequence[str]) -> list[str]:
     return out
 
 
+def _switch_before(value: str, args: Sequence[str], options: Sequence[str]) -> str:
+    """What to say of a value behind an on/off flag, e.g. of ``--gold DIR``: nothing where it stands elsewhere."""
+    before = args[args.index(value) - 1] if value in args[1:] else ""
+    if before not in options:
+        return ""
+    longer = next((o for o in options if o.startswith(f"{before}-")), None)
+    return f": {before} takes no value" + (f" (did you mean {longer} {value}?)" if longer else "")
+
+
 def parse(config: type[C], args: Sequence[str], prog: str, examples: str = "") -> C:
     """``args`` (and the file of ``--config``) as a checked configuration; prints help and exits for ``--help``.
 
@@ -276,6 +285,8 @@ def parse(config: type[C], args: Sequence[str], prog: str, examples: str = "") -
     if unknown:
         options = [_flag(name) for name in (*config.model_fields, "config")]
         bad = next((u for u in unknown if u.startswith("-")), unknown[0]).split("=")[0]
+        if not bad.startswith("-"):
+            raise UserError(f"unexpected argument {bad}{_switch_before(bad, args, options)}; see `{prog} --help`")
         hint = nearest(bad.replace("_", "-"), options)
         raise UserError(f"unknown option {bad}{hint}; `{prog} --help` lists them all")
 

@@ -144,7 +144,7 @@ def test_file_then_flags(tmp_path: Path, suffix: str) -> None:
     file.write_text(json.dumps(values) if suffix == ".json" else yaml.safe_dump(values))
     made = unlearn("--config", str(file), "--epochs", "4", "--set", "retain_weight=1", "--gold")
     assert (made.lr, made.epochs, made.gold) == (0.5, 4, True)
-    assert made.set == {"beta": 0.25, "retain_weight": 1.0}
+    assert made.set == {**UnlearnConfig().set, "beta": 0.25, "retain_weight": 1.0}
 
 
 def test_a_run_can_be_repeated_from_its_own_record(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_local_rank_is_dropped_wherever_it_stands() -> None:
         (["--lr"], ["--lr: expected a number > 0, got nothing"]),
         (["--lr", "--epochs", "3"], ["--lr: expected a number > 0, got nothing"]),
         (["--config"], ["--config: expected a file, got nothing"]),
-        (["stray"], ["unknown option stray"]),
+        (["stray"], ["unexpected argument stray"]),
         (["--lr", "abc"], ["--lr: expected a number > 0, got 'abc'"]),
         (["--lr", "-1"], ["--lr: expected a number > 0, got '-1'"]),
         (["--lr", "nan"], ["--lr: expected a number > 0"]),

@@ -134,7 +134,7 @@ def _check_split(forget: str, files: Source) -> None:
     known = files.splits()
     if not re.fullmatch(r"forget\d\d", forget):
         raise UserError(f"--forget {forget}: expected one of {', '.join(known) or 'forget01, forget05, forget10'}.")
-    if not known:
+    if not known and files.modality() != "text":
         raise UserError(
             f"--forget {forget}: the dataset publishes no forget split. Name the people to forget with --forget-names "
             "or --forget-file: retain is everyone else."

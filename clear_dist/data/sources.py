@@ -56,8 +56,8 @@ class _ClearSource:
         if modality != "visual":
             if modality == "both" and not self._files.has(f"{split}+tofu"):
                 raise UserError(
-                    f"{self._files.source}: no config {split}+tofu, where the questions without a picture are. Write "
-                    f"a folder {split}+tofu/ with parquet files, or do without: --modality visual."
+                    f"{self._files.source}: no config {split}+tofu, where the questions without a picture are; found "
+                    f"{', '.join(self._files.configs())}. Write that folder, or do without: --modality visual."
                 )
             names = self._files.names(split) if self._files.has(split) else []
             texts = self._files.text(f"{split}+tofu", names)

@@ -147,6 +147,12 @@ def copy_progress(source: Path, out: Path) -> None:
         shutil.copy2(source / METRICS, out / METRICS)
 
 
+def _program() -> str:
+    """What was typed: the console script, or a launcher's path."""
+    script = Path(sys.argv[0])
+    return str(script) if script.suffix == ".py" and script.name != "__main__.py" else "clear-dist"
+
+
 def write_run(out: Path, config: Config, **more: Any) -> dict[str, Any]:
     """Write ``run.json``: the resolved configuration, its digest, versions, the command, and ``more`` (seeds and
     digests of data and models, JSON-ready). Replaced in one step, so a reader never sees half a file."""
@@ -156,7 +162,7 @@ def write_run(out: Path, config: Config, **more: Any) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "digest": config.digest(),
         "versions": versions(),
-        "command": shlex.join(["clear-dist", *sys.argv[1:]] if not sys.argv[0].endswith(".py") else sys.argv),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
         **more,
     }
     part = out / f"{RUN_FILE}.part"
