@@ -46,7 +46,7 @@ class Dataset:
 def load_dataset(
     source: str,
     *,
-    forget: str = "forget10",
+    forget: str | None = "forget10",
     forget_names: str | None = None,
     forget_file: Path | None = None,
     modality: Modality = "both",
@@ -62,8 +62,8 @@ def load_dataset(
     Args:
         source: ``clear-mini`` (made on first use, then cached); a directory in CLEAR's layout; a TOFU directory or
             JSON-lines file; the name of either on the Hub.
-        forget: a published split, ``forgetXX``. forget_names ("A;B") or forget_file (a name or row id a line)
-            choose people instead; retain is everyone else.
+        forget: a published split, ``forgetXX``; None: nobody is forgotten, everyone is retained. forget_names
+            ("A;B") or forget_file (a name or row id a line) choose people instead; retain is everyone else.
         modality: what is trained on; eval_modality: what is evaluated (None: the same).
         unseen: pictures of every person, the last ones, kept out of training; "auto": those that
             ``attributes.json`` marks, or none.
@@ -84,7 +84,10 @@ def load_dataset(
     shown = eval_modality or modality
     wide: Modality = modality if modality == shown else "both"
 
-    if forget_names is None and forget_file is None:
+    if forget_names is None and forget_file is None and forget is None:
+        forget_rows, retain_rows = [], files.rows("full", wide, published=None)
+    elif forget_names is None and forget_file is None:
+        assert forget is not None
         _check_split(forget, files)
         forget_rows = files.rows(forget, wide, published=forget)
         retain_rows = files.rows(_retain_name(forget), wide, published=forget)
@@ -116,7 +119,7 @@ def load_dataset(
     sets: dict[SetName, list[Example]] = {name: [] for name in SETS}
     for name in ("forget", "retain"):
         sets[name] = _only(evaluation(parts[name], name, everyone, seed), shown)
-        if not train[name]:
+        if not train[name] and (name == "retain" or forget is not None):
             raise UserError(f"{source}: no {name} example is left for --modality {modality}.")
         for kind, what in (("qa", "questions"), ("caption", "captions")):
             asked = [e for e in sets[name] if e.kind == kind]

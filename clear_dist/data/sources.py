@@ -147,6 +147,11 @@ def modality_of(source: str) -> Modality:
     return open_source(source, "none", BadData("fail"), []).modality()
 
 
+def splits_of(source: str) -> list[str]:
+    """The forget splits a source publishes. Raises UserError where it is nothing."""
+    return open_source(source, "none", BadData("fail"), []).splits()
+
+
 def _companion(given: str | None, default: str | Path) -> TofuFiles | None:
     if given == "none":
         return None

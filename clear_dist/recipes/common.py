@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clear_dist.config import EvaluateConfig, TrainFields
+from clear_dist.config import EvaluateConfig, FinetuneConfig, TrainFields
 from clear_dist.data.encode import encode
 from clear_dist.data.load import Dataset, load_dataset
+from clear_dist.data.sources import splits_of
 from clear_dist.engine.ds_config import check_ds_config, load_ds_config
 from clear_dist.engine.trackers import check_tracker
 from clear_dist.engine.world import World, agree, barrier
@@ -107,12 +108,17 @@ def model_dir(name: str | Path, flag: str) -> str | Path:
 
 
 def open_data(config: TrainFields | EvaluateConfig, world: World) -> Dataset:
-    """The dataset of a configuration, read by every rank; rank 0 says what it found."""
+    """The dataset of a configuration, read by every rank; rank 0 says what it found.
+
+    To learn everyone, nobody has to be chosen: a dataset without a forget split is then read whole.
+    """
+    chosen = config.forget or config.forget_split is None
+    everyone = isinstance(config, FinetuneConfig) and config.on == "all" and not chosen
 
     def read() -> Dataset:
         return load_dataset(
             config.data,
-            forget=config.forget_split or "forget10",
+            forget=None if everyone and not splits_of(config.data) else config.forget_split or "forget10",
             forget_names=";".join(config.forget_names) if config.forget_names else None,
             forget_file=config.forget_file,
             modality=config.modality,
@@ -127,7 +133,8 @@ def open_data(config: TrainFields | EvaluateConfig, world: World) -> Dataset:
     data = on_main_first(world, read)
     forget, retain = data.people["forget"], data.people["retain"]
     named = ", ".join(forget[:6]) + (" ..." if len(forget) > 6 else "")
-    say(f"{config.data}: forget {len(forget)} people ({named}), retain {len(retain)}", world.main)
+    whom = f"forget {len(forget)} people ({named}), retain {len(retain)}" if forget else f"{len(retain)} people"
+    say(f"{config.data}: {whom}", world.main)
     for line in [*data.skipped, *data.notes]:
         say(f"  note: {line}", world.main)
     if data.leaks:
