@@ -25,15 +25,12 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         values = dict(job["config"])
         if job["ds"] is not None:
-            ds = out / "ds.json"
-            if world.main:
-                ds.write_text(json.dumps(job["ds"]))
             values["ds"] = out.parent / f"{out.name}.ds.json"
             if world.main:
                 values["ds"].write_text(json.dumps(job["ds"]))
         config = UnlearnConfig(**values)
         data = open_data(config, world)
-        info = inspect_model(config.original)
+        info = inspect_model(config.original or config.model)
         unlearn(config, data, objective_of(config), info, out, world, resume=bool(job.get("resume")))
     close_world()
 
