@@ -94,7 +94,7 @@ def run_seed(labels: Sequence[str], seed: int, world: World, scratch: Path) -> I
         objective = objective_of(config)
         began = time.perf_counter()
         folder = unlearn(
-            config, data, objective, inspect_model(model_dir(folders["original"], "original")), out, world, resume=None
+            config, data, objective, inspect_model(model_dir(folders["original"], "original")), out, world, resume=False
         )
         seconds = time.perf_counter() - began
         shown = {
@@ -174,7 +174,7 @@ def save(rows: Sequence[Mapping[str, Any]], out: Path, world: World) -> None:
         "# The forget-retain front of CLEAR-mini\n\nMedians over seeds, every seed's value in brackets. *Both kept*: "
         "forget figures within .15 of gold and retain figures within .1 of the original.\n\n" + markdown(rows)
     )
-    write_results("bench_methods", out, machine(world.device), rows, text, lambda path: front(points, path) and None)
+    write_results("bench_methods", out, machine(world.device), rows, text, lambda path: front(points, path))
     print(text)
 
 

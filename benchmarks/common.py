@@ -146,7 +146,7 @@ def write_results(
     info: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     markdown: str,
-    draw: Callable[[Path], None],
+    draw: Callable[[Path], object],
 ) -> list[Path]:
     """The three files of a benchmark; returns their paths, the JSON first."""
     where.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from clear_dist.models import (
     load_model,
     save_model_dir,
     tiny_llava,
+    unwrap,
     weights_digest,
     word_tokenizer,
 )
@@ -78,7 +80,7 @@ def run(config: configs.ModelBaseConfig) -> None:
         accuracy = pretrain_vision(model, data, pixels, config.seed, bar)
     with task("the whole model", STEPS) as bar:
         loss = train_language(model, data, pixels, config.seed, bar)
-    model.module.save_pretrained(config.out)
+    unwrap(model.module).save_pretrained(config.out)
     facts = {
         "v": 1,
         "recipe": RECIPE,
@@ -98,7 +100,8 @@ def pretrain_vision(model: Model, data: BaseData, pixels: Tensor, seed: int, bar
     assert tower is not None
     rng = np.random.default_rng(seed)
     held_out = 400
-    heads = nn.ModuleList([nn.Linear(tower.config.hidden_size, len(CLASSES[name])) for name in CLASS_NAMES])
+    shape: Any = tower.config
+    heads = nn.ModuleList([nn.Linear(shape.hidden_size, len(CLASSES[name])) for name in CLASS_NAMES])
     parameters = [*tower.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, VISION_LR, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, VISION_LR, total_steps=VISION_STEPS, pct_start=0.1)

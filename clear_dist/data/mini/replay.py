@@ -48,5 +48,11 @@ def replay_examples(seed: int = 0) -> list[Example]:
 
 def _example(qa: BaseQA, name: str, picture: Picture | None) -> Example:
     return Example(
-        id=name, set="retain", kind=_KINDS[qa.kind], question=qa.question, answer=qa.answer, picture=picture, person=qa.person
+        id=name,
+        set="retain",
+        kind=_KINDS[qa.kind],
+        question=qa.question,
+        answer=qa.answer,
+        picture=picture,
+        person=qa.person,
     )
