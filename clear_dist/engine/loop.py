@@ -125,9 +125,10 @@ def _initialize(module: StepModule, settings: TrainSettings, world: World) -> tu
     factor = lr_factor(settings.schedule, settings.total_steps, settings.warmup)
     offloaded = "offload_optimizer" in config["zero_optimization"]
     device = torch.device("cpu") if offloaded else world.device
+    deepspeed = import_deepspeed()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside DeepSpeed
-        engine, *_ = import_deepspeed().initialize(
+        engine, *_ = deepspeed.initialize(
             model=module,
             optimizer=adamw(trainable, settings.lr, settings.weight_decay, device),
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
