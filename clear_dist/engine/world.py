@@ -78,9 +78,10 @@ def init_world() -> World:
     else:
         device, backend = torch.device("cpu"), "gloo"
     if not torch.distributed.is_initialized():
+        deepspeed = import_deepspeed()  # before the block: the filter it sets has to outlive it
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import_deepspeed().init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
+            deepspeed.init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
     return World(torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, device)
 
 

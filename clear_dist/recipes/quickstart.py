@@ -127,7 +127,7 @@ def _unlearn(config: QuickstartConfig, out: Path) -> None:
         [sys.executable, str(launcher)] if launcher.is_file() else [sys.executable, "-m", "deepspeed.launcher.runner"]
     )
     ranks = min(config.ranks, torch.cuda.device_count()) if torch.cuda.is_available() else config.ranks
-    command = [*start, "--num_gpus" if torch.cuda.is_available() else "--num_accelerators", str(ranks)]
+    command = [*start, "--quiet", "--num_gpus" if torch.cuda.is_available() else "--num_accelerators", str(ranks)]
     command += [str(ROOT / "launchers" / "unlearn.py"), *job]
     say("$ " + " ".join(["deepspeed", *command[len(start) :]]))
     status = subprocess.run(command, env=_environment(ranks), check=False).returncode
