@@ -48,6 +48,7 @@ def run(config: UnlearnConfig) -> None:
     out = config.run_dir()
     if is_finished(out, config):
         say(f"{out}: this run is finished already; its report is {out / 'index.html'}", world.main)
+        close_world()
         return
     data = open_data(config, world)
     # Everything that training and evaluation will read goes through the tokenizer now, before a weight is loaded.
@@ -60,6 +61,7 @@ def run(config: UnlearnConfig) -> None:
     )
     if config.dry_run:
         say("\n".join(plan.lines(config, world)), world.main)
+        close_world()
         return
     resume = claim(config, world, out)
 
@@ -74,7 +76,7 @@ def run(config: UnlearnConfig) -> None:
     facts: dict[str, object] = {"seeds": {"seed": config.seed}, "ranks": world.size, "data_digest": data.digest}
     if world.main:
         facts |= {"objective": str(objective), "original": str(original), "gold": str(gold) if gold else None}
-        facts |= {"original_weights": weights_digest(info.path), "people": data.people, "leaks": data.leaks}
+        facts |= {"original_weights": weights_digest(info.adapter or info.path), "people": data.people, "leaks": data.leaks}
         write_run(out, config, finished=False, **facts)
     barrier(world)
 
