@@ -76,7 +76,8 @@ def run(config: UnlearnConfig) -> None:
     facts: dict[str, object] = {"seeds": {"seed": config.seed}, "ranks": world.size, "data_digest": data.digest}
     if world.main:
         facts |= {"objective": str(objective), "original": str(original), "gold": str(gold) if gold else None}
-        facts |= {"original_weights": weights_digest(info.adapter or info.path), "people": data.people, "leaks": data.leaks}
+        facts["original_weights"] = weights_digest(info.adapter or info.path)
+        facts |= {"people": data.people, "leaks": data.leaks}
         write_run(out, config, finished=False, **facts)
     barrier(world)
 
