@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +145,13 @@ def test_published_by_rename(tmp_path: Path, world: World) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.json", "step_00000006", "step_00000009"]
 
 
-def test_checkpoints_hold_the_adapter_only(cut: Path) -> None:
-    with zipfile.ZipFile(shards(cut)[1]) as file:
-        assert file.testzip() is None
-    base = sum(p.stat().st_size for p in cut.parent.rglob("model.safetensors"))
-    assert sum(p.stat().st_size for p in shards(cut)) < 1_000_000 or base
-    assert json.loads((cut / "checkpoints" / "latest.json").read_text())["v"] == 1
+def test_checkpoints_hold_the_adapter_only(cut: Path, base_dir: Path) -> None:
+    """Frozen weights are not written: adapter and two moments take a fraction of what the base takes."""
+    base = (base_dir / "model.safetensors").stat().st_size
+    assert 0 < sum(p.stat().st_size for p in shards(cut)) < base / 2
+    model_shard = next(p for p in shards(cut) if "model_states" in p.name)
+    state = torch.load(model_shard, weights_only=False)["module"]  # our own file, written a moment ago
+    assert state and all("lora_" in name for name in state)
 
 
 def test_load_says_the_step(tmp_path: Path, world: World) -> None:
