@@ -83,7 +83,7 @@ class DataFields(Config):
         "fail", "data", "a broken row or picture: stop and name it, or leave it out and list it"
     )
     max_length: int = opt(512, "layout", "longest sequence, in tokens, image tokens included", "N", ge=8)
-    questions_per_picture: int = opt(4, "layout", "questions that may share one picture in a batch", "N", ge=1)
+    questions_per_picture: int = opt(4, "training", "questions that may share one picture in a batch", "N", ge=1)
     layout: Literal["dense", "varlen", "padded"] = opt(
         "dense", "layout", "packed with a block-diagonal mask, packed for flash-attention, or one sequence a row"
     )

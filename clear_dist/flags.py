@@ -34,7 +34,7 @@ GROUPS = {
     "method": "How to forget: an equation over the forget and the retain set.",
     "training": "How long, how fast, and which weights. --preset supplies what is not given.",
     "evaluation": "What is asked of which models.",
-    "layout": "How the work is laid out on the machine. Results do not depend on it, up to rounding.",
+    "layout": "How the work is laid out on the machine: precision, packing, memory, DeepSpeed.",
     "run": "Seed, where results go, and how a run is watched and resumed.",
     "output": "What is printed.",
 }

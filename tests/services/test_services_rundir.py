@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from clear_dist.config import FinetuneConfig, UnlearnConfig
-from clear_dist.services.rundir import LOCK_FILE, RUN_FILE, claim_output, read_run, write_run
+from clear_dist.services.rundir import (
+    LOCK_FILE,
+    RUN_FILE,
+    claim_output,
+    copy_progress,
+    holder_of,
+    read_run,
+    resume_source,
+    write_run,
+)
 from clear_dist.types import UserError
 
 CONFIG = UnlearnConfig()
@@ -92,3 +101,27 @@ def test_run_json_is_the_whole_story(tmp_path: Path) -> None:
     assert UnlearnConfig.model_validate(written["config"]) == CONFIG
     assert written["versions"]["torch"] and written["versions"]["python"]
     assert [p.name for p in tmp_path.iterdir()] == [RUN_FILE]
+
+
+def test_progress_of_another_directory_is_taken_over(tmp_path: Path) -> None:
+    old = begun(tmp_path / "old")
+    step = old / "checkpoints" / "step_00000003"
+    step.mkdir(parents=True)
+    (old / "checkpoints" / "latest.json").write_text("{}")
+    (step / "state").write_text("x")
+    (old / "metrics.jsonl").write_text('{"step": 3}\n')
+    for named in (old, old / "checkpoints", step):
+        assert resume_source(named, CONFIG) == old
+    new = tmp_path / "new"
+    new.mkdir()
+    copy_progress(old, new)
+    assert (new / "checkpoints" / "step_00000003" / "state").read_text() == "x"
+    assert (new / "metrics.jsonl").read_text() == (old / "metrics.jsonl").read_text()
+
+
+def test_who_holds_a_directory(tmp_path: Path) -> None:
+    assert holder_of(tmp_path / "none") is None
+    claim = claim_output(tmp_path / "out", CONFIG)
+    assert (holder_of(tmp_path / "out") or "").startswith("process ")
+    claim.release()
+    assert holder_of(tmp_path / "out") is None
