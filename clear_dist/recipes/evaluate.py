@@ -49,17 +49,16 @@ def run(config: EvaluateConfig) -> None:
     if world.main:
         write_run(out, config, finished=False, seeds={"seed": config.seed}, data_digest=data.digest)
     seconds = Stopwatch()
-    with seconds("evaluate"):
-        compare(
-            folders,
-            data,
-            world,
-            out,
-            limit=config.eval_limit,
-            max_length=config.max_length,
-            max_new_tokens=config.max_new_tokens,
-            seconds=seconds.seconds,
-        )
+    compare(
+        folders,
+        data,
+        world,
+        out,
+        limit=config.eval_limit,
+        max_length=config.max_length,
+        max_new_tokens=config.max_new_tokens,
+        watch=seconds,
+    )
     if world.main:
         write_run(
             out, config, finished=True, seeds={"seed": config.seed}, data_digest=data.digest, seconds=seconds.seconds
@@ -77,7 +76,7 @@ def compare(
     limit: int | None = None,
     max_length: int = 512,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    seconds: dict[str, float] | None = None,
+    watch: Stopwatch | None = None,
 ) -> None:
     """Evaluate models side by side into ``out``: records.jsonl, summary.json, pictures/, index.html, report.md.
 
@@ -85,17 +84,18 @@ def compare(
     gold) are kept in the cache under digests of model, data and settings.
     """
     sets = limited(data.sets, limit)
+    watch = watch or Stopwatch()
     records: list[Record] = []
-    for name in sorted(folders, key=_ORDER.index if set(folders) <= set(_ORDER) else str):
-        found = _records_of(name, folders[name], sets, data.digest, world, max_length, max_new_tokens)
-        records += found
+    with watch("evaluate"):
+        for name in sorted(folders, key=_ORDER.index if set(folders) <= set(_ORDER) else str):
+            records += _records_of(name, folders[name], sets, data.digest, world, max_length, max_new_tokens)
     if world.main:
         # Only rank 0 draws: matplotlib is slow to import.
         from clear_dist.report.build import report
         from clear_dist.report.tables import compare_table
 
         write_records(out / "records.jsonl", records)
-        summary = summarise(records, seconds=seconds)
+        summary = summarise(records, seconds=watch.seconds)
         write_summary(out / "summary.json", summary)
         _keep_pictures(sets, out / "pictures")
         report(out)

@@ -37,6 +37,11 @@ def run(config: UnlearnConfig) -> None:
     """``clear-dist unlearn`` and ``launchers/unlearn.py``."""
     objective = objective_of(config)
     trains_gold = config.gold_model is None and config.wants_gold
+    if trains_gold and config.original is not None and config.model == "tiny" and config.data != "clear-mini":
+        raise UserError(
+            "--gold with --original needs --model: the base that the original was made from, to train gold on the "
+            "retain set alone. Name it, or give a finished gold model with --gold-model."
+        )
     check_before_loading(config, base=config.original is None or trains_gold)
     given = {"original": config.original, "gold": config.gold_model}
     for name, folder in given.items():
@@ -77,20 +82,18 @@ def run(config: UnlearnConfig) -> None:
     if world.main:
         facts |= {"objective": str(objective), "original": str(original), "gold": str(gold) if gold else None}
         facts["original_weights"] = weights_digest(info.adapter or info.path)
-        facts |= {"people": data.people, "leaks": data.leaks}
+        facts |= {"people": data.people}
+        facts |= {"leaks": {"count": len(data.leaks), "first": data.leaks[:20]}}
         write_run(out, config, finished=False, **facts)
     barrier(world)
 
     with seconds("unlearn"):
         unlearned = unlearn(config, data, objective, info, out, world, resume=resume)
 
-    with seconds("evaluate"):
-        folders: dict[str, str | Path] = {"original": original, "unlearned": unlearned}
-        if gold is not None:
-            folders["gold"] = gold
-        compare(
-            folders, data, world, out, limit=config.eval_limit, max_length=config.max_length, seconds=seconds.seconds
-        )
+    folders: dict[str, str | Path] = {"original": original, "unlearned": unlearned}
+    if gold is not None:
+        folders["gold"] = gold
+    compare(folders, data, world, out, limit=config.eval_limit, max_length=config.max_length, watch=seconds)
     if world.main:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)
     release_claim(out)

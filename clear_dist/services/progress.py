@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(stderr=True, highlight=False)
+# A log file has no width; tables of three models need about 110 columns.
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 LOG_SHARE = 0.1  # without a terminal: a line every tenth of the way
 LOG_SECONDS = 20.0  # and never more often than this, the first and last line excepted
 
