@@ -84,6 +84,7 @@ def train(
         UserError: contradictory DeepSpeed configuration, unusable checkpoint.
         FloatingPointError: the loss stopped being finite on some rank; no rank has stepped on it.
     """
+    assert objective.rule.groups(objective) == [objective], "this loop takes one gradient: the sum's"
     engine, filled = _initialize(module, settings, world)
     norms = {p: L1Norm(module.student, p.parameters) for p in objective.penalties}
     start = load_checkpoint(engine, settings.run_dir / "checkpoints", world) if settings.resume else 0
