@@ -27,7 +27,7 @@ from clear_dist.types import Example, SetName
 from .common import Stopwatch, check_examples, claim, limited, model_dir, only_on_main, open_data, release_claim
 
 PICTURE_SIDE = 192  # pixels, of the pictures kept for the report
-PICTURES_KEPT = 400
+PICTURES_KEPT = 400  # of each set
 
 
 def run(config: EvaluateConfig) -> None:
@@ -161,8 +161,8 @@ def _records_of(
 def _keep_pictures(sets: Mapping[SetName, list[Example]], folder: Path) -> None:
     """Small PNGs named by digest, for the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = 0
     for examples in sets.values():
+        kept = 0
         for example in examples:
             if example.picture is None or kept >= PICTURES_KEPT:
                 continue
