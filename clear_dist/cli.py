@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,6 +121,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """The console script: 0 for success, 2 for a user's mistake, 130 when interrupted."""
     try:
         return run(sys.argv[1:] if args is None else args)
+    except BrokenPipeError:  # the reader of our output has left, e.g. `clear-dist unlearn --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         if is_main_process():
             print("interrupted", file=sys.stderr)

@@ -155,3 +155,16 @@ def test_launchers_run_from_anywhere_and_are_short(root: Path, tmp_path: Path, n
 
 def test_module_and_console_script_are_the_same(root: Path) -> None:
     assert run(root, "-m", "clear_dist", "--version").stdout.startswith("clear-dist ")
+
+
+def test_help_into_a_closed_pipe_says_nothing() -> None:
+    """`clear-dist unlearn --help | head -1`: the reader leaves, no traceback follows."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clear_dist", "unlearn", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0, errors
+    assert b"Traceback" not in errors, errors
