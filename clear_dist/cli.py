@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clear_dist import __version__, config
-from clear_dist.errors import UserError
-from clear_dist.flags import is_main_process, nearest, parse
+from clear_dist.errors import UserError, nearest
+from clear_dist.flags import is_main_process, parse
 
 USER_ERROR, INTERRUPTED = 2, 130
 

@@ -1,6 +1,10 @@
-"""The one exception that is a user's mistake, apart from everything heavy: a wrong flag is refused without torch."""
+"""The one exception that is a user's mistake, and "did you mean", apart from everything heavy: a wrong flag is refused
+without torch."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -8,3 +12,14 @@ class UserError(ValueError):
 
     The command line prints its message without a traceback and exits with status 2.
     """
+
+
+def closest(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The choice most like ``name``; None where none is close (difflib's ratio, at least ``cutoff``)."""
+    return next(iter(difflib.get_close_matches(name, list(choices), n=1, cutoff=cutoff)), None)
+
+
+def nearest(name: str, choices: Iterable[str], *, quoted: bool = False) -> str:
+    """`` (did you mean X?)``, or nothing where no choice is close."""
+    close = closest(name, choices, 0.5)  # short names: be generous
+    return "" if close is None else f" (did you mean {close!r}?)" if quoted else f" (did you mean {close}?)"

@@ -7,13 +7,12 @@ ranges and one wording of errors serves flags, files and Python. Importing this 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -24,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from clear_dist.config import Config
-from clear_dist.errors import UserError
+from clear_dist.errors import UserError, nearest
 
 C = TypeVar("C", bound=Config)
 UNSET = "\0"  # no value on a command line can hold it
@@ -38,12 +37,6 @@ GROUPS = {
     "run": "Seed, where results go, and how a run is watched and resumed.",
     "output": "What is printed.",
 }
-
-
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """`` (did you mean X?)``, or nothing where no choice is close."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def is_main_process() -> bool:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clear_dist.errors import closest
 from clear_dist.types import UserError
 
 from .optimizer import BETAS, EPS
@@ -209,8 +209,6 @@ def _known(config: dict[str, Any], known: frozenset[str], source: str, prefix: s
         if key.startswith("_"):  # comments
             continue
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = (
-                f"; did you mean {prefix}{close[0]!r}?" if close else ". See ds_configs/README.md for the keys in use."
-            )
+            close = closest(key, known)
+            hint = f"; did you mean {prefix}{close!r}?" if close else ". See ds_configs/README.md for the keys in use."
             raise UserError(f"{source}: unknown key {prefix}{key!r}{hint}")

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -65,7 +65,6 @@ class Trained:
     module: StepModule
     steps: int
     seconds: float
-    filled: list[str] = field(default_factory=list)
 
 
 def train(
@@ -75,10 +74,13 @@ def train(
     settings: TrainSettings,
     world: World,
     *,
+    on_start: Callable[[list[str]], None] | None = None,
     on_step: OnStep | None = None,
     on_eval: Callable[[Any, int], Mapping[str, float]] | None = None,
 ) -> Trained:
     """Run ``settings.total_steps`` optimiser steps, writing one line a step to ``metrics.jsonl``.
+
+    ``on_start`` is told, before the first step, what was filled into the DeepSpeed configuration.
 
     Raises:
         UserError: contradictory DeepSpeed configuration, unusable checkpoint.
@@ -86,6 +88,8 @@ def train(
     """
     assert objective.rule.groups(objective) == [objective], "this loop takes one gradient: the sum's"
     engine, filled = _initialize(module, settings, world)
+    if on_start:
+        on_start(filled)
     norms = {p: L1Norm(module.student, p.parameters) for p in objective.penalties}
     start = load_checkpoint(engine, settings.run_dir / "checkpoints", world) if settings.resume else 0
     stop = min(settings.total_steps, settings.stop_after or settings.total_steps)
@@ -109,7 +113,7 @@ def train(
                 save_checkpoint(engine, settings.run_dir / "checkpoints", step + 1, world)
     if settings.checkpoint_every and stop > start:
         save_checkpoint(engine, settings.run_dir / "checkpoints", stop, world)
-    return Trained(engine, module, stop, time.perf_counter() - began, filled)
+    return Trained(engine, module, stop, time.perf_counter() - began)
 
 
 def _initialize(module: StepModule, settings: TrainSettings, world: World) -> tuple[Any, list[str]]:

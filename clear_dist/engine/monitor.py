@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from clear_dist.data.encode import encode
+from clear_dist.data.encode import encode_all
 from clear_dist.data.packing import Layout, PixelCache, pack
 from clear_dist.methods import nll
-from clear_dist.types import Batch, Example, Processor, View
+from clear_dist.types import Batch, Example, Processor, TokenStats, View
 
 from .world import World
 
@@ -36,7 +36,7 @@ class Monitor:
         self._sets: dict[str, list[Batch]] = {}
         pixels = PixelCache(processor)
         for name, examples in sets.items():
-            mine = [encode(e, processor, max_length) for e in examples[world.rank :: world.size]]
+            mine = encode_all(examples[world.rank :: world.size], processor, max_length)
             passes = -(-len(examples) // (PER_BATCH * world.size))
             self._sets[name] = [
                 pack(
@@ -60,10 +60,10 @@ class Monitor:
             sums = torch.zeros(2, dtype=torch.float64, device=self._world.device)
             for batch in batches:
                 logp = engine(batch.to(self._world.device), needs)[View.RETAIN]["logp"]
-                examples = len(batch.example_ids)
-                of = batch.token_example.to(logp.device)
-                mean = logp.new_zeros(examples).index_add(0, of, logp) / torch.bincount(of, minlength=examples)
-                sums += torch.stack([mean.exp().sum(), mean.new_tensor(float(examples))]).double()
+                count = len(batch.example_ids)
+                stats = TokenStats(batch.token_example.to(logp.device), count, count, len(logp), {"logp": logp})
+                probability = stats.per_example(logp).exp()
+                sums += torch.stack([probability.sum(), probability.new_tensor(float(count))]).double()
             if self._world.size > 1:
                 torch.distributed.all_reduce(sums)
             out[f"probability/{name}"] = float(sums[0] / sums[1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from clear_dist.data.encode import Encoded, encode
+from clear_dist.data.encode import Encoded, encode_all
 from clear_dist.data.order import Order, share
 from clear_dist.data.packing import Layout, PixelCache, pack
 from clear_dist.types import Batch, Example, Processor, UserError, View
@@ -45,6 +45,8 @@ class Stream:
         settings: StreamSettings,
         rank: int,
         ranks: int,
+        *,
+        encoded: Mapping[View, list[Encoded]] | None = None,  # the pools' examples, where they are encoded already
     ) -> None:
         self.settings, self.rank, self.ranks = settings, rank, ranks
         self._processor = processor
@@ -56,7 +58,8 @@ class Stream:
                 raise UserError(
                     f"the {view} set is empty; there is nothing to train on. Check --forget and --modality."
                 )
-            self._encoded[view] = [encode(e, processor, settings.max_length) for e in examples]
+            done = None if encoded is None else encoded[view]
+            self._encoded[view] = encode_all(examples, processor, settings.max_length) if done is None else done
             leader = _FOLLOWS.get(view, view)
             self._orders[view] = Order(
                 list(pools.get(leader, examples)),

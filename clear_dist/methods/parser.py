@@ -7,10 +7,10 @@ of the terms below with a view first and literal keyword arguments.
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Callable
 from typing import Any
 
+from clear_dist.errors import nearest
 from clear_dist.types import UserError, View
 
 from . import terms
@@ -103,7 +103,9 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objec
             return Until(float(args[0].value))
         raise UserError("--objective: until(FRACTION) takes one number between 0 and 1.")
     if name not in TERMS:
-        raise UserError(f"--objective: unknown term {name!r}{_nearest(name, TERMS)}; known: {', '.join(TERMS)}.")
+        raise UserError(
+            f"--objective: unknown term {name!r}{nearest(name, TERMS, quoted=True)}; known: {', '.join(TERMS)}."
+        )
     places = _PARAMETERS if name == "l1" else _VIEWS
     if len(args) != 1 or not isinstance(args[0], ast.Name):
         raise UserError(
@@ -111,7 +113,9 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objec
         )
     where = args[0].id
     if where not in places:
-        raise UserError(f"--objective: {name}({where}): unknown{_nearest(where, places)}; known: {', '.join(places)}.")
+        raise UserError(
+            f"--objective: {name}({where}): unknown{nearest(where, places, quoted=True)}; known: {', '.join(places)}."
+        )
     _check_options(name, options)
     try:
         return TERMS[name](places[where], **options)
@@ -129,8 +133,3 @@ def _check_options(name: str, options: dict[str, object]) -> None:
             raise UserError(f"--objective: {name}: {key}={value!r}; expected one of {', '.join(choices)}.")
         if key == "beta" and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise UserError(f"--objective: {name}: beta={value!r}; expected a number.")
-
-
-def _nearest(word: str, known: dict) -> str:  # type: ignore[type-arg]
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -19,7 +19,7 @@ from clear_dist.engine.trackers import check_tracker
 from clear_dist.engine.world import World, agree, barrier
 from clear_dist.models import ModelInfo, inspect_model
 from clear_dist.services.progress import say
-from clear_dist.services.rundir import claim_output, copy_progress, read_run, resume_source
+from clear_dist.services.rundir import claim_output, copy_progress, is_complete, read_run, resume_source
 from clear_dist.types import Example, UserError
 
 T = TypeVar("T")
@@ -30,21 +30,12 @@ def on_main_first(world: World, work: Callable[[], T]) -> T:
 
     Without this, a rank that stops on an error leaves the others waiting for it.
     """
-    result: T | None = None
-    message: str | None = None
-    if world.main:
-        try:
-            result = work()
-        except UserError as error:
-            message = str(error)
-    message = agree(world, message)
-    if message is not None:
-        raise UserError(message)
+    results: list[T] = []
+    only_on_main(world, lambda: results.append(work()))
     if not world.main:
-        result = work()
+        results.append(work())
     barrier(world)
-    assert result is not None
-    return result
+    return results[0]
 
 
 def only_on_main(world: World, work: Callable[[], T]) -> T:
@@ -146,8 +137,8 @@ def open_data(config: TrainFields | EvaluateConfig, world: World) -> Dataset:
 
 def is_finished(out: Path, config: TrainFields) -> bool:
     """Whether ``out`` holds this very run, complete, so that nothing is left to do."""
-    run = read_run(out) or {}
-    return bool(run.get("finished")) and run.get("digest") == config.digest() and config.resume == "auto"
+    same = (read_run(out) or {}).get("digest") == config.digest()
+    return same and is_complete(out) and config.resume == "auto"
 
 
 def claim(config: Any, world: World, out: Path) -> bool:

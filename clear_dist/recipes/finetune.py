@@ -15,7 +15,7 @@ from clear_dist.engine.world import World, barrier, close_world, init_world
 from clear_dist.methods import RETAIN, nll
 from clear_dist.models import inspect_model, weights_digest
 from clear_dist.services.progress import say
-from clear_dist.services.rundir import holder_of, read_run, write_run
+from clear_dist.services.rundir import holder_of, is_complete, write_run
 from clear_dist.types import Example, UserError
 
 from .common import (
@@ -41,6 +41,7 @@ def run(config: FinetuneConfig) -> None:
     out = config.run_dir()
     if is_finished(out, config):
         say(f"{out}: this run is finished already; the model is {out / 'model'}", world.main)
+        close_world()
         return
     finetune(config, open_data(config, world), world, out)
     if not config.dry_run:
@@ -95,8 +96,7 @@ def cached(config: FinetuneConfig, data: Dataset, world: World) -> Path:
     """
     title = "original" if config.on == "all" else "gold"
     final = cache_entry(config, data)
-    run_file = read_run(final)
-    if run_file is not None and run_file.get("finished"):
+    if is_complete(final):
         say(f"{title}: from the cache ({final})", world.main)
         return final
     say(f"{title}: not in the cache yet; training it once", world.main)

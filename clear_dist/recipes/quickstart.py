@@ -18,9 +18,10 @@ import torch
 from clear_dist.config import QuickstartConfig, UnlearnConfig
 from clear_dist.data.load import load_dataset
 from clear_dist.services.progress import say, task
-from clear_dist.services.rundir import read_run
+from clear_dist.services.rundir import is_complete, read_run
 from clear_dist.types import UserError
 
+from .common import is_finished
 from .finetune import cache_entry, derived
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,10 +31,8 @@ TOP = ("summary.json", "index.html", "report.md")
 def run(config: QuickstartConfig) -> None:
     """``make quickstart`` and ``clear-dist quickstart``."""
     out = config.out
-    done = out / "summary.json"
     job = job_config(config)
-    finished = read_run(out / "unlearned")
-    if done.is_file() and finished and finished.get("finished") and finished.get("digest") == job.digest():
+    if (out / "summary.json").is_file() and is_finished(out / "unlearned", job):
         say(f"finished already: {out / 'index.html'}")
         return
     if out.exists() and any(out.iterdir()) and not (out / "unlearned").exists() and not (out / "original").exists():
@@ -45,7 +44,7 @@ def run(config: QuickstartConfig) -> None:
 
     mark = time.perf_counter()
     folders = {on: cache_entry(derived(job, on), data) for on in ("all", "retain")}
-    _train_side_by_side(config, {on: f for on, f in folders.items() if not _finished(f)})
+    _train_side_by_side(config, {on: f for on, f in folders.items() if not is_complete(f)})
     seconds["original and gold"] = time.perf_counter() - mark
     for on, name in (("all", "original"), ("retain", "gold")):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -72,10 +71,6 @@ def job_config(config: QuickstartConfig) -> UnlearnConfig:
         gold_model=config.out / "gold",
         **method,  # pyright: ignore[reportArgumentType]
     )
-
-
-def _finished(folder: Path) -> bool:
-    return bool((read_run(folder) or {}).get("finished"))
 
 
 def _train_side_by_side(config: QuickstartConfig, missing: dict[str, Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from clear_dist.config import TrainFields
-from clear_dist.data.encode import encode
+from clear_dist.data.encode import encode_all
 from clear_dist.engine.ds_config import load_ds_config
 from clear_dist.engine.export import all_tensors, release, trainable_tensors
 from clear_dist.engine.loop import Trained, TrainSettings, train
@@ -71,7 +71,8 @@ def make_plan(
 ) -> tuple[Plan, Stream]:
     """Resolve batch sizes, steps and rows; encodes every example, so all data errors appear here."""
     processor = info.processor
-    lengths = [encode(e, processor, config.max_length).length for pool in pools.values() for e in pool]
+    encoded = {view: encode_all(pool, processor, config.max_length) for view, pool in pools.items()}
+    lengths = [e.length for pool in encoded.values() for e in pool]
     micro = config.micro_batch or max(1, int(MICRO_TOKENS / (sum(lengths) / len(lengths))))
     accumulation = -(-sum(batch.values()) // (micro * world.size))
     hidden = int(getattr(info.family.text_config(info.config), "hidden_size", ROW_BOUNDS[0]))
@@ -85,7 +86,7 @@ def make_plan(
         layout=config.layout,
         one_run_per_picture=True,
     )
-    stream = Stream(pools, processor, settings, world.rank, world.size)
+    stream = Stream(pools, processor, settings, world.rank, world.size, encoded=encoded)
     primary = primary_view(batch)
     steps_per_epoch = max(1, -(-stream.examples_per_epoch(primary) // batch[primary]))
     bf16 = config.dtype == "bf16" or (config.dtype == "auto" and torch.cuda.is_available())
@@ -101,7 +102,7 @@ def primary_view(batch: Mapping[View, int]) -> View:
 
 def prepare_model(config: TrainFields, info: ModelInfo, bf16: bool) -> Model:
     """The student: LoRA on the language model, or everything but the vision tower."""
-    model = load_model(info, dtype="bf16" if bf16 else "fp32", attention=_attention(config), device="cpu")
+    model = _load(config, info, bf16)
     if config.full:
         freeze_tower(model.family, model.module)
     else:
@@ -114,16 +115,17 @@ def prepare_model(config: TrainFields, info: ModelInfo, bf16: bool) -> Model:
 
 def frozen_copy(config: TrainFields, info: ModelInfo, bf16: bool) -> Model:
     """A second, frozen model as the reference of full fine-tuning (ZeRO-3 shards it with the rest)."""
-    model = load_model(info, dtype="bf16" if bf16 else "fp32", attention=_attention(config), device="cpu")
+    model = _load(config, info, bf16)
     model.module.requires_grad_(False)
     return model
 
 
-def _attention(config: TrainFields) -> Any:
-    """Dense packing needs a mask, which flash-attention does not take: ``auto`` follows the layout."""
-    if config.attention == "auto":
-        return "auto" if config.layout == "varlen" else "sdpa"
-    return config.attention
+def _load(config: TrainFields, info: ModelInfo, bf16: bool) -> Model:
+    """Dense packing needs a mask, which flash-attention does not take: attention ``auto`` follows the layout."""
+    attention = config.attention
+    if attention == "auto" and config.layout != "varlen":
+        attention = "sdpa"
+    return load_model(info, dtype="bf16" if bf16 else "fp32", attention=attention, device="cpu")
 
 
 def fit(
@@ -173,10 +175,13 @@ def fit(
             if bar is not None:
                 bar.update(done, f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tok/s")
 
-        trained = train(module, plan.objective, stream, settings, world, on_step=on_step, on_eval=on_eval)
-    for line in trained.filled:
-        say(f"  ds: {line}", world.main and config.ds is not None)
-    return trained
+        def on_start(filled: Sequence[str]) -> None:
+            for line in filled:
+                say(f"  ds: {line}", world.main and config.ds is not None)
+
+        return train(
+            module, plan.objective, stream, settings, world, on_start=on_start, on_step=on_step, on_eval=on_eval
+        )
 
 
 def export(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
 
 from clear_dist.config import UnlearnConfig
 from clear_dist.data.conversations import idk_examples
 from clear_dist.data.load import Dataset
 from clear_dist.engine.world import World, barrier, close_world, init_world
+from clear_dist.errors import nearest
 from clear_dist.methods import METHODS, Objective, build, l1, parse_objective
 from clear_dist.models import ModelInfo, inspect_model, weights_digest
 from clear_dist.services.progress import say
@@ -31,6 +30,8 @@ from .common import (
 from .evaluate import compare
 from .finetune import cached, derived
 from .training import export, fit, frozen_copy, make_plan, prepare_model
+
+MONITORED = 256  # examples of each set that --eval-every asks about
 
 
 def run(config: UnlearnConfig) -> None:
@@ -81,8 +82,7 @@ def run(config: UnlearnConfig) -> None:
     facts: dict[str, object] = {"seeds": {"seed": config.seed}, "ranks": world.size, "data_digest": data.digest}
     if world.main:
         facts |= {"objective": str(objective), "original": str(original), "gold": str(gold) if gold else None}
-        facts["original_weights"] = weights_digest(info.adapter or info.path)
-        facts |= {"people": data.people}
+        facts |= {"original_weights": weights_digest(info.adapter or info.path), "people": data.people}
         facts |= {"leaks": {"count": len(data.leaks), "first": data.leaks[:20]}}
         write_run(out, config, finished=False, **facts)
     barrier(world)
@@ -118,7 +118,7 @@ def unlearn(
     reference = None
     if objective.needs.reference and (config.full or config.reference == "copy"):
         reference = frozen_copy(config, info, plan.bf16)
-    monitored = {name: data.train[name][:256] for name in ("forget", "retain")}
+    monitored = limited(data.train, MONITORED)
     trained = fit(
         config,
         out,
@@ -147,12 +147,14 @@ def objective_of(config: UnlearnConfig) -> Objective:
     else:
         name = config.method_name or ""
         if name not in METHODS:
-            raise UserError(f"--method {name}: unknown{_nearest(name, METHODS)}; known: {', '.join(METHODS)}.")
+            raise UserError(
+                f"--method {name}: unknown{nearest(name, METHODS, quoted=True)}; known: {', '.join(METHODS)}."
+            )
         known = inspect.signature(METHODS[name]).parameters
         for key in config.set:
             if key not in known:
                 raise UserError(
-                    f"--set {key}: {name} has no such hyperparameter{_nearest(key, known)}; "
+                    f"--set {key}: {name} has no such hyperparameter{nearest(key, known, quoted=True)}; "
                     f"it has: {', '.join(known) or 'none'}."
                 )
         try:
@@ -190,8 +192,3 @@ def data_of(config: UnlearnConfig, data: Dataset, world: World) -> Dataset:
     """The data the original learned: both halves, whichever is to be forgotten."""
     source = derived(config, "retain")
     return data if source.modality == config.modality else open_data(source, world)
-
-
-def _nearest(word: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

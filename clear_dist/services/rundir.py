@@ -48,6 +48,11 @@ def read_run(out: Path) -> dict[str, Any] | None:
     return run if isinstance(run, dict) else None
 
 
+def is_complete(out: Path) -> bool:
+    """Whether ``out`` holds a run that came to its end."""
+    return bool((read_run(out) or {}).get("finished"))
+
+
 def versions() -> dict[str, str | None]:
     """What runs: Python and the packages that decide numbers; None for what is not installed."""
     out: dict[str, str | None] = {"python": platform.python_version()}
