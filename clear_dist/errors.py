@@ -14,6 +14,10 @@ class UserError(ValueError):
     """
 
 
+class ConfigError(UserError):
+    """A mistake in what was asked for (method, objective, flag, file), found before anything is loaded."""
+
+
 def closest(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The choice most like ``name``; None where none is close (difflib's ratio, at least ``cutoff``)."""
     return next(iter(difflib.get_close_matches(name, list(choices), n=1, cutoff=cutoff)), None)

@@ -1,7 +1,7 @@
 """The vocabulary every package shares: views, pictures, examples, packed batches, per-token statistics.
 
 Legend for shapes: R rows of a packed batch, L tokens of a row, P pictures, T scored (answer) tokens,
-N examples, D hidden size, V vocabulary. Of clear_dist only ``errors`` is imported here.
+S tokens of whole sequences (prompt and answer), N examples, D hidden size, V vocabulary. Of clear_dist only ``errors`` is imported here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -26,13 +26,21 @@ SETS: tuple[SetName, ...] = ("forget", "retain", "real_faces", "real_world")
 
 
 class View(StrEnum):
-    """A split as the model sees it."""
+    """A split as the model sees it.
+
+    The reference usually reads what the student reads. On two views it does not: on GUIDE its prompt carries the
+    privacy instruction, on AUGMENTED its picture is transformed. Answers are the same tokens in both, so statistics
+    that compare the two are aligned by answer position.
+    """
 
     FORGET = "forget"
     RETAIN = "retain"
     IDK = "idk"  # forget prompts with "I don't know" answers
-    GUIDE = "guide"  # safe answers; the reference may see another prompt than the student
-    AUGMENTED = "augmented"  # seeded image transform
+    RANDOM = "random"  # forget prompts with answers about other people
+    PRIVATE = "private"  # the forget examples whose answers hold private information: names, facts
+    SAFE = "safe"  # the prompts of PRIVATE with safe answers: descriptions of what is visible, or refusals
+    GUIDE = "guide"  # prompts of PRIVATE with answers the original gave under the privacy instruction
+    AUGMENTED = "augmented"  # forget pictures; the reference sees them through a seeded image transform
 
 
 @dataclass(frozen=True)
@@ -133,9 +141,22 @@ class Batch:
     view_tokens: dict[str, slice]  # view -> its tokens' range in [0, T)
     example_ids: list[str]  # N ids
     real_tokens: int  # non-padding tokens
+    # Whole sequences, only where an objective looks at more than answers (RMU): a prefix shared by several
+    # examples appears once for each of them.
+    sequence_index: Tensor | None = None  # [S] int64 flat position in R*L
+    sequence_example: Tensor | None = None  # [S] int64 in [0, N), non-decreasing
+    sequence_image: Tensor | None = None  # [S] bool: an image token
+    view_sequence: dict[str, slice] = field(default_factory=dict)  # view -> its range in [0, S)
+    # What the reference reads where that is not this batch: only the views it is asked about, with its own prompts
+    # and pictures. View by view, its examples and scored tokens are aligned with this batch's.
+    reference: Batch | None = None
+    # What the reference said, read from a cache instead of computed: view -> states (see ReferenceStates).
+    cached: dict[str, ReferenceStates] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if _moves(v)}
+        if self.cached is not None:
+            moved["cached"] = {view: states.to(device) for view, states in self.cached.items()}
         return Batch(**{**vars(self), **moved})
 
     def attention_mask(self) -> Tensor:
@@ -151,6 +172,50 @@ class Batch:
         return ((same_segment | own_prefix) & causal)[:, None]
 
 
+def _moves(value: object) -> bool:
+    return isinstance(value, (Tensor, Batch))
+
+
+@dataclass
+class ReferenceStates:
+    """What the reference model made of one view, kept so that it need not run again.
+
+    Present is what the objective needs: ``logp`` [T] fp32 log-probabilities of the answer tokens; ``hidden`` [T, D]
+    final hidden states that predict them; ``layers`` layer -> [S, D] states of the whole sequences (``sequence``
+    rows of the batch; without image tokens where no term looks at those: rows of image tokens are then zero).
+    """
+
+    logp: Tensor | None = None
+    hidden: Tensor | None = None
+    layers: dict[int, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> ReferenceStates:
+        return ReferenceStates(
+            None if self.logp is None else self.logp.to(device, non_blocking=True),
+            None if self.hidden is None else self.hidden.to(device, non_blocking=True),
+            {layer: states.to(device, non_blocking=True) for layer, states in self.layers.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A statistic of hidden states: per token of the whole sequence, the squared distance of the student's state
+    after decoder block ``layer`` (counted from 0) to a target.
+
+    target: ``reference``, the same state of the reference model; ``control``, ``scale`` times the fixed unit vector
+    ``u`` drawn by ``seed`` (RMU); ``redrawn``, ``scale`` times noise drawn for every batch and normalised over the
+    whole of it (what the public CLEAR code does; it depends on how a batch is cut).
+    images: whether image tokens count. average: divided by the hidden size.
+    """
+
+    layer: int
+    target: Literal["reference", "control", "redrawn"]
+    scale: float = 1.0
+    seed: int = 0
+    images: bool = False
+    average: bool = False
+
+
 @dataclass
 class TokenStats:
     """Per-token statistics of one view, fp32, differentiable with respect to the student.
@@ -158,16 +223,30 @@ class TokenStats:
     Only what the objective asked for is present. ``example`` numbers the view's local examples from 0;
     ``total_examples`` and ``total_tokens`` count the view over **all** ranks and accumulation steps, so sums of
     local means divided by them add up to the global mean whatever the cut of the batch.
+
+    values: statistic -> [T] over answer tokens (``logp``, ``kl_forward`` ...: see ``ops.token_stats``); names that
+    start with ``sequence:`` and :class:`Hidden` -> [S] over the tokens of whole sequences.
     """
 
     example: Tensor  # [T] int64
     examples: int  # local N
     total_examples: int
     total_tokens: int
-    values: dict[str, Tensor]  # statistic -> [T]: logp, logp_ref, entropy, kl_forward, kl_reverse, js
+    values: dict[str | Hidden, Tensor]
+    sequence_example: Tensor | None = None  # [S] int64
+    sequence_image: Tensor | None = None  # [S] bool
+    total_sequence: int = 0  # tokens of the view's whole sequences, image tokens included, as the totals above
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: str | Hidden) -> Tensor:
         return self.values[name]
+
+    def per_sequence(self, x: Tensor, *, images: bool) -> Tensor:
+        """[S] -> [N]: mean over each example's tokens, prompt and answer, with or without image tokens."""
+        assert self.sequence_example is not None and self.sequence_image is not None
+        kept = torch.ones_like(self.sequence_image) if images else ~self.sequence_image
+        example, x = self.sequence_example[kept], x[kept]
+        out = x.new_zeros(self.examples).index_add(0, example, x)
+        return out / torch.bincount(example, minlength=self.examples).clamp(min=1)
 
     def per_example(self, x: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
         """[T] -> [N]: sum or mean over each example's tokens."""

@@ -8,54 +8,49 @@ Everything else in the toolkit follows from ``objective.needs``: collation, forw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from clear_dist.types import TokenStats, View
+from clear_dist.types import Hidden, TokenStats, View
+
+from .rules import Sum, UpdateRule
+from .schedules import Schedule
 
 Stats = Mapping[View, TokenStats]
+Want = str | Hidden
+SUM = Sum()
 ParameterSet = Literal["lora", "all"]
 
 # Statistics that compare the student with the reference model.
-REFERENCE_STATISTICS = frozenset({"logp_ref", "kl_forward", "kl_reverse", "js"})
+REFERENCE_STATISTICS = frozenset({"logp_ref", "entropy_ref", "kl_forward", "kl_reverse", "js", "cosine", "l2"})
+SEQUENCE = "sequence:"  # prefix of statistics over the tokens of whole sequences
 
 
-class Schedule(Protocol):
-    """A weight that changes over training."""
-
-    def at(self, progress: float) -> float:
-        """The factor at ``progress`` = step / total steps, in [0, 1)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Until:
-    """1 until a fraction of training is done, 0 afterwards (SCRUB: forget first, then only repair)."""
-
-    fraction: float
-
-    def at(self, progress: float) -> float:
-        return 1.0 if progress < self.fraction else 0.0
-
-    def __str__(self) -> str:
-        return f"until({self.fraction:g})"
+def needs_reference(want: Want) -> bool:
+    """Whether a statistic compares the student with the reference model."""
+    if isinstance(want, Hidden):
+        return want.target == "reference"
+    name = want.removeprefix(SEQUENCE)
+    return name in REFERENCE_STATISTICS or name.startswith("npo_vocab(")
 
 
 @dataclass(frozen=True)
 class Term:
     """One summand, without its weight.
 
-    name: as printed, e.g. ``npo(FORGET, beta=0.5)``; views: what it looks at; wants: per-token statistics it
-    reads on every one of its views; value: (stats of its views, in order) -> this rank's part of the scalar.
+    name: as printed, e.g. ``npo(FORGET, beta=0.5)``; views: what it looks at, several of them being bound example by
+    example; wants: statistics it reads on every one of its views; value: (stats of its views, in order) -> this
+    rank's part of the scalar.
     """
 
     name: str
     views: tuple[View, ...]
-    wants: frozenset[str]
+    wants: frozenset[Want]
     value: Callable[..., Tensor] = field(compare=False, repr=False)
 
 
@@ -86,44 +81,32 @@ class Penalty:
 
     @property
     def name(self) -> str:
-        return f"{self.norm}({self.parameters.upper()}, {self.reduction})"
-
-
-class UpdateRule(Protocol):
-    """How gradients become an update. ``groups`` says which parts of the objective need a gradient of their own;
-    ``combine`` turns these (each a list of local shards) into one, given an all-reduced inner product."""
-
-    def groups(self, objective: Objective) -> list[Objective]: ...
-
-    def combine(
-        self, gradients: list[list[Tensor]], dot: Callable[[list[Tensor], list[Tensor]], Tensor]
-    ) -> list[Tensor]: ...
-
-
-@dataclass(frozen=True)
-class Sum:
-    """The default: one gradient, that of the sum."""
-
-    def groups(self, objective: Objective) -> list[Objective]:
-        return [objective]
-
-    def combine(
-        self, gradients: list[list[Tensor]], dot: Callable[[list[Tensor], list[Tensor]], Tensor]
-    ) -> list[Tensor]:
-        del dot
-        return gradients[0]
+        return f"{self.norm}({self.parameters.upper()}{'' if self.reduction == 'sum' else ', reduction=mean'})"
 
 
 @dataclass(frozen=True)
 class Needs:
     """What an objective asks of data and models.
 
-    views: in a fixed order; wants: view -> statistics; reference: views on which the reference is evaluated.
+    views: in a fixed order; wants: view -> statistics; reference: views on which the reference is evaluated;
+    pairs: views bound example by example; depth: decoder blocks that have to be run, None for all and the head.
     """
 
     views: tuple[View, ...]
-    wants: Mapping[View, frozenset[str]]
+    wants: Mapping[View, frozenset[Want]]
     reference: frozenset[View]
+    pairs: tuple[tuple[View, ...], ...] = ()
+    depth: int | None = None
+
+    @property
+    def sequences(self) -> bool:
+        """Whether anything looks at more than answer tokens."""
+        return any(not isinstance(w, str) or w.startswith(SEQUENCE) for wants in self.wants.values() for w in wants)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Decoder blocks whose output is looked at."""
+        return tuple(sorted({w.layer for wants in self.wants.values() for w in wants if isinstance(w, Hidden)}))
 
 
 @dataclass(frozen=True)
@@ -135,13 +118,17 @@ class Objective:
 
     terms: tuple[Weighted, ...] = ()
     penalties: tuple[Penalty, ...] = ()
-    rule: UpdateRule = Sum()
+    rule: UpdateRule = SUM
+    train_layers: tuple[int, ...] | None = None  # decoder blocks that are updated; None: all of them
 
     def __add__(self, other: Objective) -> Objective:
         rule = other.rule if isinstance(self.rule, Sum) else self.rule
         if not (isinstance(self.rule, Sum) or isinstance(other.rule, Sum)):
             raise ValueError("two update rules cannot be added; keep one")
-        return Objective(self.terms + other.terms, self.penalties + other.penalties, rule)
+        layers = self.train_layers if other.train_layers is None else other.train_layers
+        if None not in (self.train_layers, other.train_layers) and self.train_layers != other.train_layers:
+            raise ValueError("two terms ask for different layers to be trained")
+        return Objective(self.terms + other.terms, self.penalties + other.penalties, rule, layers)
 
     def __sub__(self, other: Objective) -> Objective:
         return self + (-other)
@@ -151,6 +138,8 @@ class Objective:
 
     def __mul__(self, factor: float | Schedule) -> Objective:
         if isinstance(factor, (int, float)):
+            if not math.isfinite(factor):
+                raise ValueError(f"a weight must be finite, got {factor}")
             scaled = tuple(replace(w, factor=w.factor * factor) for w in self.terms)
             penalties = tuple(replace(p, factor=p.factor * factor) for p in self.penalties)
             return replace(self, terms=scaled, penalties=penalties)
@@ -160,15 +149,27 @@ class Objective:
 
     __rmul__ = __mul__
 
+    def ruled(self, rule: UpdateRule) -> Objective:
+        """The same terms under another update rule. Raises ValueError where the rule does not fit them."""
+        rule.groups(self)
+        return replace(self, rule=rule)
+
+    def training(self, layers: tuple[int, ...]) -> Objective:
+        """The same objective, updating only these decoder blocks."""
+        return replace(self, train_layers=layers)
+
     @property
     def needs(self) -> Needs:
-        wants: dict[View, frozenset[str]] = {}
+        wants: dict[View, frozenset[Want]] = {}
         for weighted in self.terms:
             for view in weighted.term.views:
                 wants[view] = wants.get(view, frozenset()) | weighted.term.wants
         views = tuple(v for v in View if v in wants)
-        reference = frozenset(v for v in views if wants[v] & REFERENCE_STATISTICS)
-        return Needs(views, wants, reference)
+        reference = frozenset(v for v in views if any(map(needs_reference, wants[v])))
+        pairs = tuple(dict.fromkeys(w.term.views for w in self.terms if len(w.term.views) > 1))
+        blocks = [w.layer + 1 if isinstance(w, Hidden) else None for view in views for w in wants[view]]
+        whole = None in blocks or not blocks
+        return Needs(views, wants, reference, pairs, None if whole else max(b for b in blocks if b is not None))
 
     def __call__(self, stats: Stats, progress: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss, parts): this rank's share of the scalar, and each term's unweighted share, detached.
@@ -197,7 +198,8 @@ class Objective:
             pieces.append(_signed(weighted.factor, weighted.term.name, str(weighted.schedule or "")))
         pieces += [_signed(p.factor, p.name, "") for p in self.penalties]
         text = " ".join(pieces)
-        return text.removeprefix("+ ").replace("- ", "-", 1) if text.startswith("- ") else text.removeprefix("+ ")
+        text = text.removeprefix("+ ").replace("- ", "-", 1) if text.startswith("- ") else text.removeprefix("+ ")
+        return self.rule.shown(text)
 
 
 def _signed(factor: float, name: str, schedule: str) -> str:

@@ -1,66 +1,95 @@
 """``--objective "npo(FORGET, beta=0.5) + 2*kl(RETAIN)"``: a small safe parser, never eval.
 
-The grammar is a subset of Python's expressions, read through ``ast`` and walked by hand: numbers, ``+ - *``, and calls
-of the terms below with a view first and literal keyword arguments.
+The grammar is a subset of Python's expressions, read through ``ast`` and walked by hand: numbers, ``+ - *``, calls of
+the terms below with their views first and literal options, schedules as factors (``until(0.7)*nll(FORGET)``) and,
+around the whole, an update rule (``orthogonal(nll(RETAIN) - nll(FORGET), until=0.8)``). Whatever an objective prints can be
+read back.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
-from typing import Any
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, get_args
 
-from clear_dist.errors import nearest
-from clear_dist.types import UserError, View
+from clear_dist.errors import ConfigError, nearest
+from clear_dist.types import View
 
-from . import terms
-from .objective import Objective, Until
+from . import hidden, preference, terms
+from .objective import Objective
+from .rules import Conflict, Orthogonal, UpdateRule
+from .schedules import After, Alternate, Schedule, Until
 
 TERMS: dict[str, Callable[..., Objective]] = {
     "nll": terms.nll,
+    "bounded_nll": terms.bounded_nll,
     "entropy": terms.entropy,
     "kl": terms.kl,
-    "npo": terms.npo,
+    "npo": preference.npo,
+    "dpo": preference.dpo,
+    "simnpo": preference.simnpo,
+    "undial": terms.undial,
+    "wga": terms.wga,
+    "satimp": terms.satimp,
+    "ce_u": terms.ce_u,
+    "misdirect": hidden.misdirect,
+    "match": hidden.match,
+    "l2": hidden.l2,
+    "cosine": hidden.cosine,
+    "vocabulary_npo": terms.vocabulary_npo,
     "l1": terms.l1,
 }
-_VIEWS = {v.name: v for v in (View.FORGET, View.RETAIN, View.IDK)}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {"until": Until, "after": After, "alternate": Alternate}
+RULES: dict[str, Callable[..., UpdateRule]] = {"orthogonal": Orthogonal, "pcgrad": Conflict}
+_VIEWS = {v.name: v for v in View}
 _PARAMETERS = {"LORA": "lora", "ALL": "all"}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "direction": get_args(terms.Direction),
+    "reduction": get_args(terms.Reduction),
+    "tokens": get_args(terms.Tokens),
+    "control": get_args(hidden.Control),
+}
 MAX_LENGTH = 2000  # characters; far beyond any real objective, far below a parser's recursion limit
+Value = Objective | float | Schedule
 
 
 def parse_objective(text: str) -> Objective:
     """The objective an equation writes down.
 
     Raises:
-        UserError: with the offending piece and the nearest valid name.
+        ConfigError: with the offending piece and the nearest valid name.
     """
     if len(text) > MAX_LENGTH:
-        raise UserError(f"--objective: {len(text)} characters; at most {MAX_LENGTH} are read.")
+        raise _error(f"{len(text)} characters; at most {MAX_LENGTH} are read.")
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(
-            f"--objective: cannot read {text!r}: {error}. Write e.g. 'nll(RETAIN) - nll(FORGET)'."
-        ) from None
+        raise _error(f"cannot read {text!r}: {error}. Write e.g. 'nll(RETAIN) - nll(FORGET)'.") from None
     try:
         value = _walk(tree.body)
     except RecursionError:
-        raise UserError("--objective: nested too deeply; write a plain sum of terms.") from None
+        raise _error("nested too deeply; write a plain sum of terms.") from None
     if not isinstance(value, Objective):
-        raise UserError(f"--objective: {text!r} is a number, not an objective; it needs a term such as nll(RETAIN).")
+        raise _error(f"{text!r} is a number, not an objective; it needs a term such as nll(RETAIN).")
     if not value.terms:
-        raise UserError(f"--objective: {text!r} has only penalties; it needs a term such as nll(RETAIN).")
+        raise _error(f"{text!r} has only penalties; it needs a term such as nll(RETAIN).")
     return value
 
 
-def _walk(node: ast.expr) -> Objective | float | Until:
+def _error(message: str) -> ConfigError:
+    return ConfigError(f"--objective: {message}")
+
+
+def _walk(node: ast.expr) -> Value:
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            return float(number)
+            return _finite(number)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             inner = _walk(operand)
-            if isinstance(inner, Until):
-                raise UserError("--objective: a schedule cannot be negated; negate its term.")
+            if not isinstance(inner, (Objective, float)):
+                raise _error("a schedule cannot be negated; negate its term.")
             return -inner
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
             return _walk(operand)
@@ -68,68 +97,131 @@ def _walk(node: ast.expr) -> Objective | float | Until:
             return _binary(_walk(left), op, _walk(right), node)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             return _call(name, args, keywords)
-    raise UserError(f"--objective: {ast.unparse(node)!r} is not allowed; use numbers, + - *, and {', '.join(TERMS)}.")
+    raise _error(f"{ast.unparse(node)!r} is not allowed; use numbers, + - *, and {', '.join(TERMS)}.")
 
 
-def _binary(a: Objective | float | Until, op: ast.operator, b: Objective | float | Until, node: ast.expr):
-    if isinstance(op, ast.Mult):
-        if isinstance(a, Objective) and isinstance(b, (float, Until)):
-            return a * b
-        if isinstance(b, Objective) and isinstance(a, (float, Until)):
-            return b * a
-        if isinstance(a, float) and isinstance(b, float):
-            return a * b
-        raise UserError(f"--objective: {ast.unparse(node)!r}: a product needs a number and a term.")
-    if isinstance(a, Objective) and isinstance(b, Objective):
-        return a + b if isinstance(op, ast.Add) else a - b
-    raise UserError(f"--objective: {ast.unparse(node)!r}: only terms add and subtract.")
+def _binary(a: Value, op: ast.operator, b: Value, node: ast.expr) -> Objective | float:
+    try:
+        if isinstance(op, ast.Mult):
+            match a, b:
+                case Objective(), Objective():
+                    pass
+                case Objective(), factor:
+                    return a * factor
+                case factor, Objective():
+                    return b * factor
+                case float(), float():
+                    return _finite(a * b)
+            raise _error(f"{ast.unparse(node)!r}: a product needs a number and a term.")
+        if isinstance(a, Objective) and isinstance(b, Objective):
+            return a + b if isinstance(op, ast.Add) else a - b
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise _error(f"{ast.unparse(node)!r}: {error}.") from None
+    raise _error(f"{ast.unparse(node)!r}: only terms add and subtract.")
 
 
-def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objective | Until:
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise _error(f"{number} is not a weight; write a finite number.")
+    return float(number)
+
+
+def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objective | Schedule:
+    options = _options(name, keywords)
+    try:
+        if name in SCHEDULES:
+            return _schedule(name, args, options)
+        if name in RULES:
+            return _ruled(name, args, options)
+        if name in TERMS:
+            places = [_place(name, a) for a in args]
+            _check_options(name, options, _arity(name, len(places)))
+            return TERMS[name](*places, **options)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise _error(f"{name}(...): {error}.") from None
+    known = (*TERMS, *SCHEDULES, *RULES)
+    raise _error(f"unknown term {name!r}{nearest(name, known, quoted=True)}; known: {', '.join(known)}.")
+
+
+def _options(name: str, keywords: list[ast.keyword]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for keyword in keywords:
         match keyword.value:
-            case ast.Constant(value=value):
-                pass
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-                value = -number
+            case ast.Constant(value=value) if keyword.arg is not None:
+                options[keyword.arg] = value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if keyword.arg:
+                options[keyword.arg] = -number
+            case ast.Name(id=word) if keyword.arg is not None:  # direction=forward, as objectives print it
+                options[keyword.arg] = word
             case _:
-                value, keyword.arg = None, None
-        if keyword.arg is None:
-            raise UserError(f"--objective: {name}(...): options are written name=value with a literal value.")
-        options[keyword.arg] = value
-    if name == "until":
-        if len(args) == 1 and isinstance(args[0], ast.Constant) and isinstance(args[0].value, (int, float)):
-            return Until(float(args[0].value))
-        raise UserError("--objective: until(FRACTION) takes one number between 0 and 1.")
-    if name not in TERMS:
-        raise UserError(
-            f"--objective: unknown term {name!r}{nearest(name, TERMS, quoted=True)}; known: {', '.join(TERMS)}."
-        )
-    places = _PARAMETERS if name == "l1" else _VIEWS
-    if len(args) != 1 or not isinstance(args[0], ast.Name):
-        raise UserError(
-            f"--objective: {name} takes one of {', '.join(places)} first, e.g. {name}({next(iter(places))})."
-        )
-    where = args[0].id
-    if where not in places:
-        raise UserError(
-            f"--objective: {name}({where}): unknown{nearest(where, places, quoted=True)}; known: {', '.join(places)}."
-        )
-    _check_options(name, options)
-    try:
-        return TERMS[name](places[where], **options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"--objective: {name}({where}): {error}.") from None
+                raise _error(f"{name}(...): options are written name=value with a literal value.")
+    return options
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {"direction": ("forward", "reverse"), "reduction": ("example", "token")}
+def _schedule(name: str, args: list[ast.expr], options: dict[str, Any]) -> Schedule:
+    numbers = [a.value for a in args if isinstance(a, ast.Constant) and isinstance(a.value, (int, float))]
+    if len(numbers) != len(args) or not numbers or options:
+        what = "ROUNDS, TURN) takes two whole numbers" if name == "alternate" else "FRACTION) takes one number in 0..1"
+        raise _error(f"{name}({what}.")
+    if name == "alternate" and not all(isinstance(n, int) for n in numbers):
+        raise _error("alternate(ROUNDS, TURN) takes two whole numbers.")
+    return SCHEDULES[name](*numbers)
 
 
-def _check_options(name: str, options: dict[str, object]) -> None:
+def _ruled(name: str, args: list[ast.expr], options: dict[str, Any]) -> Objective:
+    inner = [_walk(a) for a in args]
+    if len(inner) != 1 or not isinstance(inner[0], Objective):
+        raise _error(f"{name}(OBJECTIVE) takes one objective, e.g. {name}(nll(RETAIN) - nll(FORGET)).")
+    _known(name, options, inspect.signature(RULES[name]).parameters)
+    return inner[0].ruled(RULES[name](**options))
+
+
+def _place(name: str, node: ast.expr) -> Any:
+    places: dict[str, Any] = _PARAMETERS if name == "l1" else dict(_VIEWS)
+    if not isinstance(node, ast.Name):
+        raise _error(f"{name} takes one of {', '.join(places)} first, e.g. {name}({next(iter(places))}).")
+    if node.id not in places:
+        hint = nearest(node.id, places, quoted=True)
+        raise _error(f"{name}({node.id}): unknown{hint}; known: {', '.join(places)}.")
+    return places[node.id]
+
+
+def _arity(name: str, given: int) -> list[str]:
+    """The option names of a term; refuses a wrong number of views."""
+    parameters = inspect.signature(TERMS[name]).parameters
+    views = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if given != len(views):
+        places = "LORA, ALL" if name == "l1" else ", ".join(_VIEWS)
+        raise _error(f"{name} takes one of {places} first{', twice' * (len(views) - 1)}; {given} given.")
+    return [p for p in parameters if p not in views]
+
+
+def _known(name: str, options: dict[str, Any], known: Iterable[str]) -> None:
+    names = list(known)
+    for key in options:
+        if key not in names:
+            hint = nearest(key, names, quoted=True)
+            raise _error(f"{name}: no option {key!r}{hint}; it has: {', '.join(names) or 'none'}.")
+
+
+def _check_options(name: str, options: dict[str, Any], known: list[str]) -> None:
+    """Kinds as in the signature's defaults; words out of the known ones."""
+    _known(name, options, known)
     for key, value in options.items():
+        default = inspect.signature(TERMS[name]).parameters[key].default
         choices = ("sum", "mean") if name == "l1" and key == "reduction" else _CHOICES.get(key)
-        if choices is not None and value not in choices:
-            raise UserError(f"--objective: {name}: {key}={value!r}; expected one of {', '.join(choices)}.")
-        if key == "beta" and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise UserError(f"--objective: {name}: beta={value!r}; expected a number.")
+        if choices is not None:
+            if value not in choices:
+                raise _error(f"{name}: {key}={value!r}; expected one of {', '.join(choices)}.")
+        elif isinstance(default, bool):
+            options[key] = {"True": True, "False": False}.get(str(value), value)
+            if not isinstance(options[key], bool):
+                raise _error(f"{name}: {key}={value!r}; expected True or False.")
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise _error(f"{name}: {key}={value!r}; expected a number.")
+        else:
+            _finite(value)
