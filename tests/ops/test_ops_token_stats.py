@@ -1,4 +1,5 @@
-"""``token_stats`` against the same formulas written out in double precision, one token at a time."""
+"""``token_stats`` against numbers worked out by hand, the same formulas token by token in double precision, and
+finite differences."""
 
 from __future__ import annotations
 
@@ -8,9 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from clear_dist.ops import NEEDS_REFERENCE, STATISTICS, token_stats
+from clear_dist.ops import HIDDEN_STATISTICS, NEEDS_REFERENCE, STATISTICS, TARGET_STATISTICS, token_stats
+from clear_dist.ops import npo_vocab_beta as beta_of
 
 T, D, V = 5, 6, 11
+VOCAB = ["npo_vocab(0.1)", "npo_vocab(2)"]
+ALL = [*sorted(STATISTICS), *VOCAB]
+CONSTANT = {"logp_ref", "entropy_ref", "top1"}
+OF_REFERENCE = [*sorted(NEEDS_REFERENCE), *VOCAB]
+LN2 = math.log(2)
 
 
 def tensors(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -18,7 +25,13 @@ def tensors(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor,
     g = torch.Generator().manual_seed(0)
     h, h_ref = (torch.randn(T, D, generator=g).to(dtype) for _ in range(2))
     weight, weight_ref = (torch.randn(V, D, generator=g).to(dtype) for _ in range(2))
-    return h, weight, torch.randint(0, V, (T,), generator=g), h_ref, weight_ref
+    y = torch.randint(0, V, (T,), generator=g)
+    y[0] = (weight @ h[0]).argmax()  # top1 is 1 somewhere
+    return h, weight, y, h_ref, weight_ref
+
+
+def wide(*values: Tensor) -> list[Tensor]:
+    return [x.detach().double() if x.is_floating_point() else x for x in values]
 
 
 def by_hand(name: str, h: Tensor, w: Tensor, y: Tensor, h_ref: Tensor, w_ref: Tensor) -> Tensor:
@@ -28,21 +41,67 @@ def by_hand(name: str, h: Tensor, w: Tensor, y: Tensor, h_ref: Tensor, w_ref: Te
         z, z_ref = w @ h[t], w_ref @ h_ref[t]
         p, q = torch.exp(z) / torch.exp(z).sum(), torch.exp(z_ref) / torch.exp(z_ref).sum()
         m = (p + q) / 2
+        beta = beta_of(name) or math.nan
         rows.append(
             {
                 "logp": p[y[t]].log(),
+                "log1mp": (1 - p[y[t]]).log(),
+                "top1": (p[y[t]] == p.max()).double(),
                 "entropy": -(p * p.log()).sum(),
                 "logp_ref": q[y[t]].log(),
+                "entropy_ref": -(q * q.log()).sum(),
                 "kl_forward": (q * (q / p).log()).sum(),
                 "kl_reverse": (p * (p / q).log()).sum(),
                 "js": ((p * (p / m).log()).sum() + (q * (q / m).log()).sum()) / 2,
+                "cosine": h[t] @ h_ref[t] / (h[t].norm() * h_ref[t].norm()),
+                "l2": ((h[t] - h_ref[t]) ** 2).sum(),
+                name if name in VOCAB else "": (2 / beta * torch.log(1 + (p / q) ** beta)).mean(),
             }[name]
         )
     return torch.stack(rows)
 
 
+# p = (1/2, 1/4, 1/8, 1/8), q = (1/4, 1/8, 1/8, 1/2), y = 1; m = (3/8, 3/16, 1/8, 5/16).
+WORKED = {
+    "logp": -2 * LN2,
+    "log1mp": math.log(3 / 4),
+    "top1": 0.0,
+    "entropy": 1.75 * LN2,
+    "logp_ref": -3 * LN2,
+    "entropy_ref": 1.75 * LN2,
+    "kl_forward": (-1 / 4 - 1 / 8 + 1) * LN2,
+    "kl_reverse": (1 / 2 + 1 / 4 - 1 / 4) * LN2,
+    "js": ((3 / 4 * math.log(4 / 3) + 1 / 8 * math.log(2 / 5)) + (3 / 8 * math.log(2 / 3) + 1 / 2 * math.log(8 / 5)))
+    / 2,
+    "npo_vocab(1)": 2 / 4 * (2 * math.log(3) + math.log(2) + math.log(5 / 4)),
+    "npo_vocab(2)": 1 / 4 * (2 * math.log(5) + math.log(2) + math.log(17 / 16)),
+}
+
+
+@pytest.mark.parametrize("name", WORKED)
+def test_worked_example(name: str) -> None:
+    """The head is the identity and the hidden states are log-probabilities, shifted as logits may be."""
+    p = torch.tensor([[1 / 2, 1 / 4, 1 / 8, 1 / 8]], dtype=torch.float64)
+    q = torch.tensor([[1 / 4, 1 / 8, 1 / 8, 1 / 2]], dtype=torch.float64)
+    eye = torch.eye(4, dtype=torch.float64)
+    got = token_stats(p.log() + 3, eye, torch.tensor([1]), h_ref=q.log() - 5, weight_ref=eye, want=[name])[name]
+    assert got.dtype == torch.float64
+    assert float(got) == pytest.approx(WORKED[name], abs=1e-14)
+
+
+def test_worked_example_of_hidden_states() -> None:
+    h, h_ref = torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]])
+    got = token_stats(h, None, None, h_ref=h_ref, want=["cosine", "l2"])
+    assert float(got["cosine"]) == pytest.approx(24 / 25, abs=1e-7)
+    assert float(got["l2"]) == 2.0
+
+
+def test_every_statistic_is_worked_out() -> None:
+    assert {*WORKED, "cosine", "l2"} >= STATISTICS
+
+
 @pytest.mark.parametrize("shared_head", [False, True])
-@pytest.mark.parametrize("name", sorted(STATISTICS))
+@pytest.mark.parametrize("name", ALL)
 def test_values_and_gradients(name: str, shared_head: bool) -> None:
     h, w, y, h_ref, w_ref = tensors()
     upstream = torch.linspace(-1, 2, T)
@@ -57,20 +116,33 @@ def test_values_and_gradients(name: str, shared_head: bool) -> None:
     head = w.detach().double() if shared_head else w_ref.double()
     want = by_hand(name, h64, w64, y, h_ref.double(), head)
     assert torch.allclose(got[name].double(), want, atol=2e-6, rtol=1e-5)
-    if name == "logp_ref":
+    if name in CONSTANT:
         assert not got[name].requires_grad
         return
     (got[name] * upstream).sum().backward()
     (want * upstream.double()).sum().backward()
-    for mine, theirs in ((h, h64), (w, w64)):
+    compared = [(h, h64)] if name in HIDDEN_STATISTICS else [(h, h64), (w, w64)]
+    for mine, theirs in compared:
         assert mine.grad is not None and theirs.grad is not None
         assert theirs.grad.abs().max() > 0.01
         assert torch.allclose(mine.grad.double(), theirs.grad, atol=5e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", [n for n in ALL if n not in CONSTANT])
+def test_finite_differences(name: str) -> None:
+    h, w, y, h_ref, w_ref = wide(*tensors())
+
+    def of(h: Tensor, w: Tensor) -> Tensor:
+        return token_stats(h, w, y, h_ref=h_ref, weight_ref=w_ref, want=[name])[name]
+
+    inputs = (h.requires_grad_(), w.requires_grad_(name not in HIDDEN_STATISTICS))
+    assert of(*inputs).dtype == torch.float64
+    assert torch.autograd.gradcheck(of, inputs, atol=1e-8, rtol=1e-6)
+
+
 def test_no_gradient_into_the_reference() -> None:
     h, w, y, h_ref, w_ref = (x.requires_grad_() if x.is_floating_point() else x for x in tensors())
-    stats = token_stats(h, w, y, h_ref=h_ref, weight_ref=w_ref, want=STATISTICS)
+    stats = token_stats(h, w, y, h_ref=h_ref, weight_ref=w_ref, want=ALL)
     torch.stack(list(stats.values())).sum().backward()
     assert h.grad is not None and w.grad is not None
     assert h_ref.grad is None and w_ref.grad is None
@@ -78,10 +150,14 @@ def test_no_gradient_into_the_reference() -> None:
 
 def test_a_model_equals_itself() -> None:
     h, w, y, _, _ = tensors()
-    stats = token_stats(h, w, y, h_ref=h, want=STATISTICS)
+    stats = token_stats(h, w, y, h_ref=h, want=ALL)
     assert torch.equal(stats["logp"], stats["logp_ref"])
+    assert torch.equal(stats["entropy"], stats["entropy_ref"])
+    assert torch.equal(stats["l2"], torch.zeros(T))
+    assert torch.allclose(stats["cosine"], torch.ones(T))
     for name in ("kl_forward", "kl_reverse", "js"):
         assert stats[name].abs().max() < 1e-6
+    assert torch.allclose(stats["npo_vocab(2)"], torch.full((T,), LN2))
 
 
 def test_bounds() -> None:
@@ -90,40 +166,181 @@ def test_bounds() -> None:
     assert ((stats["entropy"] >= 0) & (stats["entropy"] <= math.log(V))).all()
     assert ((stats["js"] >= 0) & (stats["js"] <= math.log(2) + 1e-6)).all()
     assert (stats["kl_forward"] > 0).all() and (stats["kl_reverse"] > 0).all()
+    assert (stats["log1mp"] <= 0).all() and (stats["cosine"].abs() <= 1 + 1e-6).all()
+    assert torch.allclose(stats["logp"].exp() + stats["log1mp"].exp(), torch.ones(T))
+
+
+def at_logits(z: list[float], name: str, dtype: torch.dtype) -> tuple[float, list[float]]:
+    """(value, gradient with respect to the logits) of a statistic of one token whose target is 0."""
+    h = torch.tensor([z], dtype=dtype, requires_grad=True)
+    value = token_stats(h, torch.eye(len(z), dtype=dtype), torch.tensor([0]), want=[name])[name]
+    (gradient,) = torch.autograd.grad(value.sum(), h)
+    return float(value.detach()), gradient[0].tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log1mp_next_to_certainty(dtype: torch.dtype) -> None:
+    """1 - p = 1e-30: far below the spacing of numbers at 1, in fp32 and in fp64. d/dz_y = -p, d/dz_v = p p_v / (1 - p)."""
+    value, gradient = at_logits([math.log(2e30), 0.0, 0.0], "log1mp", dtype)
+    assert value == pytest.approx(-30 * math.log(10), rel=1e-6)
+    assert gradient == pytest.approx([-1.0, 0.5, 0.5], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log1mp_next_to_impossible(dtype: torch.dtype) -> None:
+    """p = e^-80 / 2: log(1 - p) = -p, not 0."""
+    p = math.exp(-80) / 2
+    value, gradient = at_logits([-80.0, 0.0, 0.0], "log1mp", dtype)
+    assert value == pytest.approx(-p, rel=1e-5)
+    assert gradient == pytest.approx([-p, p / 2, p / 2], rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e30])
+@pytest.mark.parametrize("name", ALL)
+def test_extreme_logits_stay_finite(name: str, scale: float) -> None:
+    h, h_ref = torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]), torch.tensor([[-1.0, 1.0, 0.5], [0.5, 1.0, 0.0]])
+    h.requires_grad_()
+    head = torch.eye(3) * scale
+    if name in HIDDEN_STATISTICS:
+        head, h_ref = None, h_ref * 1e15  # the square of more is no fp32 number
+    value = token_stats(h, head, torch.tensor([0, 0]), h_ref=h_ref, want=[name])[name]
+    assert value.isfinite().all()
+    if name not in CONSTANT:
+        assert torch.autograd.grad(value.sum(), h)[0].isfinite().all()
+
+
+def test_cosine_of_nothing_is_finite() -> None:
+    h = torch.zeros(1, D, requires_grad=True)
+    value = token_stats(h, None, None, h_ref=torch.zeros(1, D), want=["cosine"])["cosine"]
+    assert float(value.detach()) == 0.0
+    assert torch.autograd.grad(value.sum(), h)[0].isfinite().all()
 
 
 def test_bf16_inputs_give_fp32() -> None:
     h, w, y, h_ref, w_ref = tensors(torch.bfloat16)
-    stats = token_stats(h, w, y, h_ref=h_ref, weight_ref=w_ref, want=STATISTICS)
+    stats = token_stats(h, w, y, h_ref=h_ref, weight_ref=w_ref, want=ALL)
+    assert set(stats) == set(ALL)
     for name, value in stats.items():
         assert value.dtype == torch.float32
-        want = by_hand(name, *(x.double() if x.is_floating_point() else x for x in (h, w, y, h_ref, w_ref)))
-        assert torch.allclose(value.double(), want, atol=0.1), name  # logits carry 8 bits
+        want = by_hand(name, *wide(h, w, y, h_ref, w_ref))
+        # Logits carry 8 bits; hidden states are used as they are.
+        assert torch.allclose(value.double(), want, atol=1e-5 if name in HIDDEN_STATISTICS else 0.1), name
+
+
+def test_single_precision_agrees_with_double() -> None:
+    single, double = tensors(), wide(*tensors())
+    low = token_stats(*single[:3], h_ref=single[3], weight_ref=single[4], want=ALL)
+    high = token_stats(double[0], double[1], double[2], h_ref=double[3], weight_ref=double[4], want=ALL)
+    for name in ALL:
+        assert high[name].dtype == torch.float64
+        assert torch.allclose(low[name].double(), high[name], atol=2e-6, rtol=1e-5), name
+
+
+def test_a_cached_reference_in_another_precision() -> None:
+    h, w, y, h_ref, w_ref = tensors()
+    stats = token_stats(h, w, y, h_ref=h_ref.bfloat16(), weight_ref=w_ref, want=OF_REFERENCE)
+    exact = token_stats(h, w, y, h_ref=h_ref.bfloat16().float(), weight_ref=w_ref, want=OF_REFERENCE)
+    assert all(torch.equal(stats[n], exact[n]) for n in OF_REFERENCE)
+
+
+def test_ready_made_logp_ref() -> None:
+    """No hidden states of the reference are asked for, and what is given is what comes back, as a constant."""
+    h, w, y, _, _ = tensors()
+    given = torch.linspace(-3, -1, T, requires_grad=True)
+    stats = token_stats(h, w, y, logp_ref=given, want=["logp", "logp_ref"])
+    assert torch.equal(stats["logp_ref"], given.detach()) and not stats["logp_ref"].requires_grad
+    assert torch.equal(stats["logp"], token_stats(h, w, y)["logp"])
+    alone = token_stats(h, None, None, logp_ref=given.detach().bfloat16(), want=["logp_ref"])["logp_ref"]
+    assert alone.dtype == torch.float32
+    with pytest.raises(ValueError, match=r"\['kl_forward'\] need h_ref"):
+        token_stats(h, w, y, logp_ref=given, want=["logp_ref", "kl_forward"])
+
+
+def test_hidden_statistics_form_no_logits() -> None:
+    """A head of the wrong width would be noticed."""
+    h, _, y, h_ref, _ = tensors()
+    stats = token_stats(h, torch.zeros(V, D + 1), y, h_ref=h_ref, want=["cosine", "l2"])
+    assert set(stats) == HIDDEN_STATISTICS
+
+
+def test_targets_only_where_they_are_looked_at() -> None:
+    h, w, y, h_ref, w_ref = tensors()
+    free = [n for n in ALL if n not in TARGET_STATISTICS | {"logp_ref"}]
+    without = token_stats(h, w, None, h_ref=h_ref, weight_ref=w_ref, want=free)
+    with_targets = token_stats(h, w, y, h_ref=h_ref, weight_ref=w_ref, want=free)
+    assert set(without) == set(free)
+    assert all(torch.equal(without[n], with_targets[n]) for n in free)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_token_stays_connected(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_no_token_stays_connected(name: str, dtype: torch.dtype) -> None:
     """A rank without an example of a view still takes part in the same backward."""
     h = torch.zeros(0, D, dtype=dtype, requires_grad=True)
     w = torch.zeros(V, D, dtype=dtype, requires_grad=True)
-    stats = token_stats(h, w, torch.zeros(0, dtype=torch.long), h_ref=torch.zeros(0, D, dtype=dtype), want=STATISTICS)
-    assert set(stats) == STATISTICS
-    assert all(v.shape == (0,) and v.dtype == torch.float32 for v in stats.values())
-    torch.cat([v for v in stats.values() if v.requires_grad]).sum().backward()
-    assert w.grad is not None and float(w.grad.abs().sum()) == 0
+    stats = token_stats(h, w, torch.zeros(0, dtype=torch.long), h_ref=torch.zeros(0, D, dtype=dtype), want=[name])
+    value = stats[name]
+    assert value.shape == (0,) and value.dtype == torch.float32
+    if name in CONSTANT:
+        return
+    value.sum().backward()
+    touched = h if name in HIDDEN_STATISTICS else w
+    assert touched.grad is not None and float(touched.grad.abs().sum()) == 0
 
 
 def test_unknown_statistic_is_refused() -> None:
     h, w, y, _, _ = tensors()
-    with pytest.raises(ValueError, match=r"unknown statistics \['logq'\].*'logp'"):
+    with pytest.raises(ValueError, match=r"unknown statistics \['logq'\].*'logp'.*'npo_vocab\(BETA\)'"):
         token_stats(h, w, y, want=["logp", "logq"])
 
 
-@pytest.mark.parametrize("name", sorted(NEEDS_REFERENCE))
+@pytest.mark.parametrize("name", OF_REFERENCE)
 def test_reference_must_be_given(name: str) -> None:
     h, w, y, _, _ = tensors()
-    with pytest.raises(ValueError, match=f"{name}.*need h_ref"):
+    with pytest.raises(ValueError) as error:
         token_stats(h, w, y, want=[name])
+    assert name in str(error.value) and "need h_ref" in str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(TARGET_STATISTICS | {"logp_ref"}))
+def test_target_must_be_given(name: str) -> None:
+    h, w, _, h_ref, _ = tensors()
+    with pytest.raises(ValueError, match=rf"\['{name}'\] need y"):
+        token_stats(h, w, None, h_ref=h_ref, want=[name])
+
+
+def test_head_must_be_given() -> None:
+    h, _, y, h_ref, _ = tensors()
+    with pytest.raises(ValueError, match=r"\['entropy', 'js'\] need weight"):
+        token_stats(h, None, y, h_ref=h_ref, want=["entropy", "js", "l2"])
+
+
+def test_beta_of_a_name() -> None:
+    assert [beta_of(n) for n in ("npo_vocab(0.1)", "npo_vocab(1)", "npo_vocab(1e-05)", "logp")] == [
+        0.1,
+        1.0,
+        1e-5,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "npo_vocab",
+        "npo_vocab()",
+        "npo_vocab(0)",
+        "npo_vocab(-1)",
+        "npo_vocab(nan)",
+        "npo_vocab(inf)",
+        "npo_vocab(1e999)",
+    ]
+    + ["npo_vocab(1", "npo_vocab(1) ", "npo_vocab( 1)", "npo_vocab(.5)", "npo_vocab(1_0)", "npo_vocab(１)"],
+)
+def test_a_name_is_read_strictly(name: str) -> None:
+    h, w, y, h_ref, _ = tensors()
+    with pytest.raises(ValueError, match=r"expected npo_vocab\(BETA\) with a number > 0"):
+        token_stats(h, w, y, h_ref=h_ref, want=[name])
 
 
 def test_unknown_implementation_is_refused() -> None:
