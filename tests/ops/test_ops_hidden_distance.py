@@ -42,7 +42,7 @@ def test_gradient_into_the_states_only() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_sums_in_fp32(dtype: torch.dtype) -> None:
-    """4096 equal terms: in half precision the sum would stop growing at 256 (bf16), and fp16 would overflow at 65504."""
+    """In bf16 the sum of 4096 equal terms would stop growing at 256 of them, in fp16 it would overflow at 65504."""
     h = torch.full((2, 4096), 5.0, dtype=dtype)
     value = hidden_distance(h, torch.zeros(4096))
     assert value.dtype == torch.float32
