@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ def pack(
     layout: Layout = "dense",
     share: bool = True,
     multiple_of: int = 1,
+    sequences: bool = False,
 ) -> Batch:
     """One batch of all views together, so that one forward serves every term of an objective.
 
@@ -55,6 +56,7 @@ def pack(
         pixels: picture -> [3, H, W] float32, for instance a ``PixelCache``.
         layout: see the module's docstring.
         share: in the dense layout, examples on the same picture (of any view) share one prefix.
+        sequences: also say where every example's whole sequence stands (``Batch.sequence_index`` and its companions).
         multiple_of: rows are filled up to a multiple of this many tokens (some GPU kernels want 8); not varlen.
 
     Returns a legal batch for any input: no example at all gives one row of one padding token, and a
@@ -75,6 +77,7 @@ def pack(
     group_ids = np.full(shape, -1, dtype=np.int64)
     is_prefix = np.zeros(shape, dtype=bool)
     score_index: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(examples)
+    whole: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(examples)
     image_slots: list[np.ndarray] = []
     pictures: list[Picture] = []
 
@@ -108,12 +111,16 @@ def pack(
                 if q == 0:
                     index[0] = r * length + start + p - 1  # the first is predicted by the prefix's last token
                 score_index[member] = index
+                if sequences:
+                    own = r * length + ramp[at:end]
+                    whole[member] = np.concatenate([r * length + ramp[start : start + p], own])
                 segment += 1
                 at = end
             group_ids[r, start:at] = number
 
     counts = np.fromiter((len(e.answer) for e in examples), dtype=np.int64, count=len(examples))
     view_examples, view_tokens = _slices(views, counts)
+    extra = _sequences(views, whole, input_ids.reshape(-1), processor.image_id) if sequences else {}
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.from_numpy(position_ids),
@@ -129,7 +136,23 @@ def pack(
         view_tokens=view_tokens,
         example_ids=[e.example_id for e in examples],
         real_tokens=sum(group.length for group in groups),
+        **extra,
     )
+
+
+def _sequences(
+    views: Mapping[str, Sequence[Encoded]], whole: Sequence[np.ndarray], flat_ids: np.ndarray, image_id: int | None
+) -> dict[str, Any]:
+    """The fields of a batch that describe whole sequences."""
+    index = _concatenate(whole)
+    counts = np.fromiter(map(len, whole), dtype=np.int64, count=len(whole))
+    image = flat_ids[index] == (-1 if image_id is None else image_id)
+    return {
+        "sequence_index": torch.from_numpy(index),
+        "sequence_example": torch.from_numpy(np.repeat(np.arange(len(whole), dtype=np.int64), counts)),
+        "sequence_image": torch.from_numpy(image),
+        "view_sequence": _slices(views, counts)[1],
+    }
 
 
 class PixelCache:

@@ -6,6 +6,7 @@ of the module that owns it, so the head's weight is read there, at call time, an
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -13,17 +14,28 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from clear_dist.methods import Needs, Objective
-from clear_dist.models import Family, final_hidden, reference_mode
-from clear_dist.ops import token_stats
-from clear_dist.types import Batch, TokenStats, View
+from clear_dist.methods import Needs, Objective, needs_reference
+from clear_dist.methods.objective import SEQUENCE
+from clear_dist.models import Family, hidden_states, reference_mode
+from clear_dist.ops import control_vector, hidden_distance, token_stats
+from clear_dist.types import Batch, Hidden, ReferenceStates, TokenStats, View
+
+Values = dict[str, dict[str | Hidden, Tensor]]
+
+
+@dataclass
+class _States:
+    """A forward pass: final states [R*L, D] (None where it stopped below) and those of some blocks."""
+
+    final: Tensor | None
+    layers: dict[int, Tensor]
 
 
 class StepModule(nn.Module):
     """Student and reference in one forward, per-token statistics out.
 
-    The reference is the student with its unlearning adapter switched off (LoRA), or a frozen second copy of the
-    original (full fine-tuning), which ZeRO-3 shards like everything else.
+    The reference is one of three: the student with its unlearning adapter switched off (LoRA), states kept from
+    before training (``Batch.cached``), or a frozen second model, which ZeRO-3 shards like everything else.
     """
 
     def __init__(self, student: nn.Module, family: Family, reference: nn.Module | None = None) -> None:
@@ -31,6 +43,7 @@ class StepModule(nn.Module):
         self.student = student
         self.family = family
         self.reference = reference
+        self.reference_head: list[Tensor] = []  # [V, D] of a cached reference, where the student's own head moves
 
     def train(self, mode: bool = True) -> Self:
         """The student's mode; a second copy always judges without dropout and without recomputation."""
@@ -39,53 +52,172 @@ class StepModule(nn.Module):
             self.reference.eval()
         return self
 
-    def forward(self, batch: Batch, needs: Needs) -> dict[str, dict[str, Tensor]]:
-        """view -> statistic -> [T_view] fp32 for every view of the batch."""
-        h_ref_TD, weight_ref_VD = (None, None)
-        if needs.reference:
+    def forward(
+        self, batch: Batch, needs: Needs, *, collect: bool = False
+    ) -> Values | tuple[dict[str, ReferenceStates], Tensor]:
+        """view -> statistic -> fp32 [T_view] (answer tokens) or [S_view] (whole sequences).
+
+        With ``collect``, what the reference says of the batch instead, and its head [V, D]: the stuff of caches.
+        """
+        if collect:
             with torch.no_grad():
-                h_ref_TD, weight_ref_VD = self._reference_hidden(batch)
-        h_TD = self._scored(self.student, batch)
-        weight_VD = self.family.head(self.student).weight
-        out: dict[str, dict[str, Tensor]] = {}
-        for view in needs.views:
-            tokens = batch.view_tokens[view]
-            with_reference = h_ref_TD is not None and view in needs.reference
-            out[view] = token_stats(
-                h_TD[tokens],
-                weight_VD,
+                return self._reference_states(batch, needs), self._reference_head()
+        views = [v for v in needs.views if v in batch.view_examples]
+        asked = [v for v in views if v in needs.reference]
+        states, head_ref_VD = self._reference(batch, needs) if asked else ({}, None)
+        student = self._run(self.student, batch, needs.layers, needs.depth)
+        head_VD = self.family.head(self.student).weight if needs.depth is None else None
+        return {v: self._statistics(v, batch, needs, student, states.get(v), head_VD, head_ref_VD) for v in views}
+
+    def _statistics(
+        self,
+        view: View,
+        batch: Batch,
+        needs: Needs,
+        student: _States,
+        reference: ReferenceStates | None,
+        head_VD: Tensor | None,
+        head_ref_VD: Tensor | None,
+    ) -> dict[str | Hidden, Tensor]:
+        wants = needs.wants[view]
+        out: dict[str | Hidden, Tensor] = {}
+        tokens = batch.view_tokens[view]
+        answers = {w for w in wants if isinstance(w, str) and not w.startswith(SEQUENCE)}
+        ready = reference is not None and reference.hidden is None  # a cache that holds nothing but log-probabilities
+        if "logp_ref" in answers and ready:
+            assert reference is not None and reference.logp is not None
+            out["logp_ref"] = reference.logp
+            answers.remove("logp_ref")
+        if answers:
+            assert student.final is not None and head_VD is not None
+            compare = any(map(needs_reference, answers))
+            out |= token_stats(
+                student.final[batch.score_index[tokens]],
+                head_VD,
                 batch.targets[tokens],
-                h_ref=h_ref_TD[tokens] if with_reference and h_ref_TD is not None else None,
-                weight_ref=weight_ref_VD if with_reference else None,
-                want=needs.wants[view],
+                h_ref=reference.hidden if compare and reference is not None else None,
+                weight_ref=head_ref_VD if compare else None,
+                want=answers,
             )
+        for want in wants:
+            if isinstance(want, Hidden):
+                out[want] = self._distance(want, view, batch, student, reference)
+        everywhere = [w for w in wants if isinstance(w, str) and w.startswith(SEQUENCE)]
+        if everywhere:
+            assert student.final is not None and head_VD is not None and reference is not None
+            assert batch.sequence_index is not None
+            found = token_stats(
+                student.final[batch.sequence_index[batch.view_sequence[view]]],
+                head_VD,
+                None,
+                h_ref=reference.layers[FINAL],
+                weight_ref=head_ref_VD,
+                want=[w.removeprefix(SEQUENCE) for w in everywhere],
+            )
+            out |= {w: found[w.removeprefix(SEQUENCE)] for w in everywhere}
         return out
 
-    def _scored(self, module: nn.Module, batch: Batch) -> Tensor:
-        """[T, D]: hidden states that predict answer tokens; nothing else ever meets the head."""
-        h_RLD = final_hidden(self.family, module, batch)
-        return h_RLD.flatten(0, 1)[batch.score_index]
+    def _distance(
+        self, want: Hidden, view: View, batch: Batch, student: _States, reference: ReferenceStates | None
+    ) -> Tensor:
+        """[S_view]: squared distance of each token's state to its target; 0 at image tokens that do not count."""
+        assert batch.sequence_index is not None and batch.sequence_image is not None
+        rows = batch.view_sequence[view]
+        counted = slice(None) if want.images else ~batch.sequence_image[rows]
+        h_SD = student.layers[want.layer][batch.sequence_index[rows][counted]]
+        if want.target == "reference":
+            assert reference is not None
+            target = reference.layers[want.layer][counted]
+        elif want.target == "control":
+            target = want.scale * control_vector(h_SD.shape[1], want.seed).to(h_SD.device)
+        else:
+            target = want.scale * _redrawn(h_SD, want.seed, batch)
+        distance = hidden_distance(h_SD, target)
+        if want.average:
+            distance = distance / h_SD.shape[1]
+        if want.images:
+            return distance
+        out = distance.new_zeros(batch.sequence_image[rows].shape)
+        return out.masked_scatter(~batch.sequence_image[rows], distance)
 
-    def _reference_hidden(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        if self.reference is not None:
-            h_TD = self._scored(self.reference, batch)
-            # Cloned: a sharded head is released when its module's forward ends.
-            return h_TD, self.family.head(self.reference).weight.detach().clone()
-        with reference_mode(self.student):
-            return self._scored(self.student, batch), None
+    def _run(self, module: nn.Module, batch: Batch, layers: tuple[int, ...], depth: int | None) -> _States:
+        final, states = hidden_states(self.family, module, batch, layers, depth)
+        flat = {layer: h.flatten(0, 1) for layer, h in states.items()}
+        return _States(None if final is None else final.flatten(0, 1), flat)
+
+    def _reference(self, batch: Batch, needs: Needs) -> tuple[dict[str, ReferenceStates], Tensor | None]:
+        """What the reference says of every view that asks for it, and its head where that is not the student's."""
+        if batch.cached is not None:
+            head = self.reference_head[0] if self.reference_head else None
+            return batch.cached, None if head is None else head.to(batch.input_ids.device)
+        with torch.no_grad():
+            states = self._reference_states(batch.reference or batch, needs)
+            return states, None if self.reference is None or needs.depth is not None else self._reference_head()
+
+    def _reference_head(self) -> Tensor:
+        """[V, D], cloned: a sharded head is released when its module's forward ends."""
+        module = self.student if self.reference is None else self.reference
+        return self.family.head(module).weight.detach().clone()
+
+    def _reference_states(self, batch: Batch, needs: Needs) -> dict[str, ReferenceStates]:
+        """One pass of the reference over ``batch``: its states on every view that asks for it."""
+        views = [v for v in needs.views if v in needs.reference and v in batch.view_examples]
+        wants = {w for v in views for w in needs.wants[v] if needs_reference(w)}
+        layers = tuple(sorted({w.layer for w in wants if isinstance(w, Hidden)}))
+        shallow = all(isinstance(w, Hidden) for w in wants)
+        depth = layers[-1] + 1 if shallow and layers else None
+        module = self.student if self.reference is None else self.reference
+        if self.reference is None and hasattr(module, "disable_adapter"):
+            with reference_mode(module):
+                found = self._run(module, batch, layers, depth)
+        else:
+            found = self._run(module, batch, layers, depth)
+        out: dict[str, ReferenceStates] = {}
+        for view in views:
+            states = ReferenceStates()
+            mine = needs.wants[view]
+            if any(isinstance(w, str) and not w.startswith(SEQUENCE) and needs_reference(w) for w in mine):
+                assert found.final is not None
+                states.hidden = found.final[batch.score_index[batch.view_tokens[view]]]
+            for want in mine:
+                if isinstance(want, Hidden) and want.target == "reference":
+                    states.layers[want.layer] = _rows(found.layers[want.layer], batch, view)
+                elif isinstance(want, str) and want.startswith(SEQUENCE):
+                    assert found.final is not None
+                    states.layers[FINAL] = _rows(found.final, batch, view)
+            out[view] = states
+        return out
+
+
+FINAL = -1  # the place of the final states of whole sequences among ``ReferenceStates.layers``
+
+
+def _rows(flat: Tensor, batch: Batch, view: View) -> Tensor:
+    assert batch.sequence_index is not None
+    return flat[batch.sequence_index[batch.view_sequence[view]]]
+
+
+def _redrawn(like: Tensor, seed: int, batch: Batch) -> Tensor:
+    """Noise as the public CLEAR code's: uniform, normalised over everything it is drawn for; here a function of the
+    batch's examples, so that a run can be repeated."""
+    generator = torch.Generator().manual_seed(zlib.crc32("\n".join(batch.example_ids).encode(), seed))
+    noise = torch.rand(like.shape, generator=generator, dtype=torch.float32)
+    return (noise / noise.norm().clamp(min=1e-12)).to(like.device)
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Examples and scored tokens of one view in the whole global batch (all ranks, all accumulation steps)."""
+    """One view in the whole global batch (all ranks, all accumulation steps): examples, scored tokens, and tokens of
+    whole sequences."""
 
     examples: int
     tokens: int
+    sequence: int = 0
 
 
 def loss_of(
     objective: Objective,
-    values: Mapping[str, Mapping[str, Tensor]],
+    values: Mapping[str, Mapping[str | Hidden, Tensor]],
     batch: Batch,
     totals: Mapping[View, Totals],
     progress: float,
@@ -94,11 +226,18 @@ def loss_of(
     stats: dict[View, TokenStats] = {}
     for view in objective.needs.views:
         examples, tokens = batch.view_examples[view], batch.view_tokens[view]
+        sequence, image = None, None
+        if batch.sequence_example is not None and batch.sequence_image is not None:
+            rows = batch.view_sequence[view]
+            sequence, image = batch.sequence_example[rows] - examples.start, batch.sequence_image[rows]
         stats[view] = TokenStats(
             example=batch.token_example[tokens] - examples.start,
             examples=examples.stop - examples.start,
             total_examples=totals[view].examples,
             total_tokens=totals[view].tokens,
             values=dict(values[view]),
+            sequence_example=sequence,
+            sequence_image=image,
+            total_sequence=totals[view].sequence,
         )
     return objective(stats, progress)

@@ -6,13 +6,15 @@ communication; each rank then packs only its own share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from clear_dist.data.encode import Encoded, encode_all
 from clear_dist.data.order import Order, share
 from clear_dist.data.packing import Layout, PixelCache, pack
-from clear_dist.types import Batch, Example, Processor, UserError, View
+from clear_dist.methods import Needs
+from clear_dist.types import Batch, Example, Processor, ReferenceStates, UserError, View
 
 from .step import Totals
 
@@ -31,12 +33,30 @@ class StreamSettings:
     one_run_per_picture: bool = False
 
 
-# Views whose examples are the forget examples in another guise, bound to them one by one.
-_FOLLOWS = {View.IDK: View.FORGET}
+class Cache(Protocol):
+    """States of the reference kept from before training; see ``reference_cache``."""
+
+    def states(self, view: View, indices: Sequence[int]) -> ReferenceStates:
+        """What the reference said of these examples of a view, in this order, on the CPU."""
+        ...
+
+
+# Views that are other views' examples in another guise, bound to them one by one.
+_FOLLOWS = {View.IDK: View.FORGET, View.RANDOM: View.FORGET, View.SAFE: View.PRIVATE}
+
+
+def leader(view: View) -> View:
+    """The view whose order a view follows: two views with one leader are bound example by example."""
+    return _FOLLOWS.get(view, view)
 
 
 class Stream:
-    """Micro-batches of any step for one rank."""
+    """Micro-batches of any step for one rank.
+
+    needs: what the objective asks for: where the reference is asked, and whether whole sequences are looked at.
+    reference: view -> what the reference reads instead of the view's examples, one by one (same answers).
+    cache: where the reference's states come from, if they are not computed.
+    """
 
     def __init__(
         self,
@@ -47,59 +67,91 @@ class Stream:
         ranks: int,
         *,
         encoded: Mapping[View, list[Encoded]] | None = None,  # the pools' examples, where they are encoded already
+        needs: Needs | None = None,
+        reference: Mapping[View, Sequence[Example]] | None = None,
     ) -> None:
         self.settings, self.rank, self.ranks = settings, rank, ranks
+        self.needs = needs
+        self.cache: Cache | None = None
         self._processor = processor
         self._pixels = PixelCache(processor)
         self._encoded: dict[View, list[Encoded]] = {}
+        self._reference: dict[View, list[Encoded]] = {}
         self._orders: dict[View, Order] = {}
         for view, examples in pools.items():
             if not examples:
                 raise UserError(
                     f"the {view} set is empty; there is nothing to train on. Check --forget and --modality."
                 )
-            done = None if encoded is None else encoded[view]
+            done = None if encoded is None else encoded.get(view)
             self._encoded[view] = encode_all(examples, processor, settings.max_length) if done is None else done
-            leader = _FOLLOWS.get(view, view)
+            lead = leader(view)
             self._orders[view] = Order(
-                list(pools.get(leader, examples)),
+                list(pools.get(lead, examples)),
                 seed=settings.seed,
-                view=str(leader),
+                view=str(lead),
                 questions_per_picture=settings.questions_per_picture,
                 one_run_per_picture=settings.one_run_per_picture,
             )
-        for view, leader in _FOLLOWS.items():
-            if view in pools and leader in pools:
-                assert len(pools[view]) == len(pools[leader]), f"{view} and {leader} are bound one by one"
-                assert settings.batch[view] == settings.batch[leader], f"{view} and {leader} step together"
+        for view, examples in (reference or {}).items():
+            self._reference[view] = encode_all(examples, processor, settings.max_length)
+            pairs = zip(self._encoded[view], self._reference[view], strict=True)
+            assert all((a.answer == b.answer).all() for a, b in pairs), f"{view}: the reference has other answers"
+        for view in pools:
+            if leader(view) in pools:
+                assert len(pools[view]) == len(pools[leader(view)]), f"{view} and {leader(view)} are bound one by one"
+                assert settings.batch[view] == settings.batch[leader(view)], f"{view} and {leader(view)} step together"
 
     def examples_per_epoch(self, view: View) -> int:
         return self._orders[view].examples_per_epoch
 
+    def encoded(self, view: View, *, reference: bool = False) -> list[Encoded]:
+        """A view's examples as token ids: the student's, or what the reference reads instead."""
+        return self._reference.get(view, self._encoded[view]) if reference else self._encoded[view]
+
     def totals(self, step: int) -> dict[View, Totals]:
         """Counts of the whole step, over all ranks and accumulation steps."""
         out = {}
-        for view in self._encoded:
-            chosen = self._chosen(view, step)
-            out[view] = Totals(len(chosen), sum(len(self._encoded[view][i].answer) for i in chosen))
+        for view, encoded in self._encoded.items():
+            chosen = [encoded[i] for i in self._chosen(view, step)]
+            out[view] = Totals(len(chosen), sum(len(e.answer) for e in chosen), sum(e.length for e in chosen))
         return out
 
-    def micro_batches(self, step: int) -> Iterator[Batch]:
-        """This rank's packed batches of a step, one per accumulation step; each is packed when it is asked for."""
+    def micro_batches(self, step: int, views: Collection[View] | None = None) -> Iterator[Batch]:
+        """This rank's packed batches of a step, one per accumulation step; each is packed when it is asked for.
+
+        ``views``: only these (an update rule takes the gradient of one group of terms at a time).
+        """
+        wanted = [v for v in self._encoded if views is None or v in views]
         parts = self.ranks * self.settings.accumulation
-        runs = {view: self._orders[view].runs(self._chosen(view, step)) for view in self._encoded}
+        runs = {view: self._orders[view].runs(self._chosen(view, step)) for view in wanted}
         for micro in range(self.settings.accumulation):
             part = micro * self.ranks + self.rank
-            yield pack(
-                {
-                    str(view): [encoded[i] for i in share(runs[view], parts, part)]
-                    for view, encoded in self._encoded.items()
-                },
-                self._processor,
-                row_length=self.settings.row_length,
-                pixels=self._pixels,
-                layout=self.settings.layout,
-            )
+            yield self.packed({view: share(runs[view], parts, part) for view in wanted})
+
+    def packed(self, chosen: Mapping[View, Sequence[int]]) -> Batch:
+        """One batch of chosen examples of each view, with what the reference reads or has said."""
+        batch = self._pack({view: [self._encoded[view][i] for i in indices] for view, indices in chosen.items()})
+        asked = [v for v in chosen if self.needs is not None and v in self.needs.reference]
+        if asked and self.cache is not None:
+            batch.cached = {v: self.cache.states(v, chosen[v]) for v in asked}
+        elif asked and (len(asked) < len(chosen) or any(v in self._reference for v in asked)):
+            batch.reference = self.packed_reference({v: chosen[v] for v in asked})
+        return batch
+
+    def packed_reference(self, chosen: Mapping[View, Sequence[int]]) -> Batch:
+        """What the reference reads of chosen examples."""
+        return self._pack({v: [self.encoded(v, reference=True)[i] for i in chosen[v]] for v in chosen})
+
+    def _pack(self, encoded: Mapping[View, list[Encoded]]) -> Batch:
+        return pack(
+            {str(view): examples for view, examples in encoded.items()},
+            self._processor,
+            row_length=self.settings.row_length,
+            pixels=self._pixels,
+            layout=self.settings.layout,
+            sequences=self.needs is not None and self.needs.sequences,
+        )
 
     def _chosen(self, view: View, step: int) -> list[int]:
         count = self.settings.batch[view]

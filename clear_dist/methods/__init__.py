@@ -1,6 +1,6 @@
 """Unlearning methods as equations over per-token statistics; pure PyTorch on [T] tensors."""
 
-from .hidden import cosine, l2, match, misdirect
+from .hidden import cosine, l2, match, misdirect, similarity
 from .method import COMMON, VARIANTS, Method, Setting, Variant
 from .objective import Needs, Objective, Penalty, Term, Want, Weighted, needs_reference
 from .parser import parse_objective
@@ -85,6 +85,7 @@ __all__ = [
     "npo",
     "parse_objective",
     "satimp",
+    "similarity",
     "simnpo",
     "undial",
     "vocabulary_npo",

@@ -75,3 +75,8 @@ def l2(view: View) -> Objective:
 def cosine(view: View) -> Objective:
     """E 1/|y| sum_t (1 - cos(f(x)_t, f_o(x)_t)) of the final states, in [0, 2]."""
     return term(label("cosine", view), (view,), {"cosine"}, lambda s: s.global_mean(s.per_example(1.0 - s["cosine"])))
+
+
+def similarity(view: View) -> Objective:
+    """1 - ``cosine``: what is minimised to drive embeddings away from the original's."""
+    return term(label("similarity", view), (view,), {"cosine"}, lambda s: s.global_mean(s.per_example(s["cosine"])))

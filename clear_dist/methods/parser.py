@@ -2,8 +2,8 @@
 
 The grammar is a subset of Python's expressions, read through ``ast`` and walked by hand: numbers, ``+ - *``, calls of
 the terms below with their views first and literal options, schedules as factors (``until(0.7)*nll(FORGET)``) and,
-around the whole, an update rule (``orthogonal(nll(RETAIN) - nll(FORGET), until=0.8)``). Whatever an objective prints can be
-read back.
+around the whole, an update rule (``orthogonal(nll(RETAIN) - nll(FORGET), until=0.8)``). Whatever an objective prints
+can be read back.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ TERMS: dict[str, Callable[..., Objective]] = {
     "match": hidden.match,
     "l2": hidden.l2,
     "cosine": hidden.cosine,
+    "similarity": hidden.similarity,
     "vocabulary_npo": terms.vocabulary_npo,
     "l1": terms.l1,
 }

@@ -8,7 +8,7 @@ can be added to any of them (``COMMON``).
 from __future__ import annotations
 
 from . import variants
-from .hidden import cosine, l2, match, misdirect
+from .hidden import cosine, l2, match, misdirect, similarity
 from .method import Method
 from .objective import Objective
 from .preference import dpo, npo, simnpo
@@ -127,9 +127,9 @@ def twins(distance: str = "l2", retain_weight: float = 1.0) -> Objective:
 
 
 def scrub_bio(retain_weight: float = 1.0) -> Objective:
-    """Embeddings of forget examples away from the original's (their cosine distance towards 1), those of retain
-    examples where they are."""
-    return retain_weight * cosine(RETAIN) - cosine(FORGET)
+    """Embeddings of forget examples away from the original's (1 - their cosine distance), those of retain examples
+    where they are."""
+    return similarity(FORGET) + retain_weight * cosine(RETAIN)
 
 
 def sparsity(weight: float = 1e-4) -> Objective:

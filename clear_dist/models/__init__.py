@@ -5,7 +5,7 @@ P pictures, D hidden size, V vocabulary.
 """
 
 from clear_dist.models.causal_lm import CAUSAL_LM
-from clear_dist.models.family import Family, enable_checkpointing, final_hidden, parameter_counts, unwrap
+from clear_dist.models.family import Family, enable_checkpointing, final_hidden, hidden_states, parameter_counts, unwrap
 from clear_dist.models.files import weights_digest
 from clear_dist.models.generate import generate
 from clear_dist.models.info import ModelInfo, inspect_model
@@ -29,6 +29,7 @@ __all__ = [
     "final_hidden",
     "freeze_tower",
     "generate",
+    "hidden_states",
     "inspect_model",
     "llava_processor",
     "load_model",

@@ -8,6 +8,8 @@ only while their module's hooks hold them, and a parameter captured earlier is e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from clear_dist.types import Batch
 
 FLASH = "flash_attention_2"
+BLOCKS = "layers"  # the name every supported decoder gives to its blocks
 
 
 class Family(ABC):
@@ -41,6 +44,12 @@ class Family(ABC):
     @abstractmethod
     def decoder(self, module: nn.Module) -> PreTrainedModel:
         """The language model without its head."""
+
+    def blocks(self, module: nn.Module) -> nn.ModuleList:
+        """The decoder's blocks, in order."""
+        blocks = getattr(self.decoder(module), BLOCKS, None)
+        assert isinstance(blocks, nn.ModuleList), f"a decoder without .{BLOCKS}: {type(self.decoder(module))}"
+        return blocks
 
     def tower(self, module: nn.Module) -> nn.Module | None:
         """The vision tower; None for a text-only model."""
@@ -88,6 +97,49 @@ def final_hidden(family: Family, module: nn.Module, batch: Batch) -> Tensor:
         use_cache=False,
         return_dict=True,
     ).last_hidden_state
+
+
+def hidden_states(
+    family: Family, module: nn.Module, batch: Batch, layers: Sequence[int] = (), depth: int | None = None
+) -> tuple[Tensor | None, dict[int, Tensor]]:
+    """(final, {layer: state}): ``final_hidden`` and the outputs [R, L, D] of the blocks ``layers`` (counted from 0).
+
+    With ``depth`` only so many blocks run, nothing above them is computed, and final is None.
+    """
+    blocks = family.blocks(module)
+    assert all(0 <= layer < (depth or len(blocks)) for layer in layers), (layers, depth, len(blocks))
+    states: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(block: nn.Module, args: Any, output: Any) -> None:
+            del block, args
+            states[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    # Gone before backward: a recomputation (gradient checkpointing) runs the blocks again, unheard.
+    handles = [blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        with shortened(family, module, depth):
+            final = final_hidden(family, module, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return (final if depth is None else None), states
+
+
+@contextmanager
+def shortened(family: Family, module: nn.Module, depth: int | None) -> Iterator[None]:
+    """Inside, the decoder has only its first ``depth`` blocks (all, for None); the blocks themselves are untouched."""
+    decoder, blocks = family.decoder(module), family.blocks(module)
+    if depth is None or depth >= len(blocks):
+        yield
+        return
+    setattr(decoder, BLOCKS, nn.ModuleList(list(blocks)[:depth]))
+    try:
+        yield
+    finally:
+        setattr(decoder, BLOCKS, blocks)
 
 
 def run_varlen(decoder: nn.Module, embeds: Tensor, position_ids: Tensor) -> Tensor:
