@@ -1,21 +1,22 @@
 """The training loop: pack, forward once, backward once, step; the same on any ranks, at any ZeRO stage.
 
+An update rule may want a gradient of its own for each of several groups of terms: then every group has its forward
+and backward passes, on the views it needs, and ``gradients`` weighs the results on the shards of each rank.
+
 Normalisation: every loss is a sum over examples divided by global counts, so the gradient wanted is the plain
 sum over ranks and accumulation steps. DeepSpeed averages over both; multiplying the loss by their product undoes it.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import psutil
 import torch
@@ -25,11 +26,13 @@ from clear_dist.methods import Objective
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .ds_config import RunNumbers, resolve_ds_config
-from .optimizer import L1Norm, adamw
+from .gradients import GradientShards
+from .metrics_log import metrics_log
+from .optimizer import L1Norm, OptimizerName, make_optimizer
 from .schedule import ScheduleName, lr_factor
 from .step import StepModule, loss_of
 from .stream import Stream
-from .trackers import TrackerName, make_tracker
+from .trackers import TrackerName
 from .world import World, import_deepspeed
 
 OnStep = Callable[[int, Mapping[str, Any]], None]
@@ -55,6 +58,7 @@ class TrainSettings:
     stop_after: int | None = None  # stop early (--max-steps), keeping the schedule of total_steps
     tracker: TrackerName = "none"
     eval_every: int = 0
+    optimizer: OptimizerName = "adamw"
 
 
 @dataclass
@@ -86,18 +90,24 @@ def train(
         UserError: contradictory DeepSpeed configuration, unusable checkpoint.
         FloatingPointError: the loss stopped being finite on some rank; no rank has stepped on it.
     """
-    assert objective.rule.groups(objective) == [objective], "this loop takes one gradient: the sum's"
     engine, filled = _initialize(module, settings, world)
     if on_start:
         on_start(filled)
-    norms = {p: L1Norm(module.student, p.parameters) for p in objective.penalties}
+    run = _Run(engine, objective, stream, settings, world)
     start = load_checkpoint(engine, settings.run_dir / "checkpoints", world) if settings.resume else 0
     stop = min(settings.total_steps, settings.stop_after or settings.total_steps)
     began = time.perf_counter()
-    with _metrics(settings, world, start) as write:
+    with metrics_log(settings.run_dir, settings.tracker, world, start) as write:
+
+        def evaluate(step: int) -> None:
+            if on_eval and settings.eval_every and step % settings.eval_every == 0:
+                write({"step": step, "eval": dict(on_eval(engine, step))})
+
+        if not settings.resume:
+            evaluate(0)
         for step in range(start, stop):
             clock = time.perf_counter()
-            line = _one_step(engine, objective, stream, settings, world, norms, step)
+            line = _one_step(run, step)
             seconds = time.perf_counter() - clock
             line |= {
                 "tokens_per_s": line["real_tokens"] / seconds,
@@ -107,8 +117,7 @@ def train(
             write(line)
             if on_step:
                 on_step(step + 1, line)
-            if on_eval and settings.eval_every and (step + 1) % settings.eval_every == 0:
-                write({"step": step + 1, "eval": dict(on_eval(engine, step + 1))})
+            evaluate(step + 1)
             if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0 and step + 1 < stop:
                 save_checkpoint(engine, settings.run_dir / "checkpoints", step + 1, world)
     if settings.checkpoint_every and stop > start:
@@ -135,60 +144,100 @@ def _initialize(module: StepModule, settings: TrainSettings, world: World) -> tu
         warnings.simplefilter("ignore")  # deprecations inside DeepSpeed
         engine, *_ = deepspeed.initialize(
             model=module,
-            optimizer=adamw(trainable, settings.lr, settings.weight_decay, device),
+            optimizer=make_optimizer(settings.optimizer, trainable, settings.lr, settings.weight_decay, device),
             lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
             config=config,
         )
     return engine, filled
 
 
-def _one_step(
-    engine: Any,
-    objective: Objective,
-    stream: Stream,
-    settings: TrainSettings,
-    world: World,
-    norms: Mapping[Any, L1Norm],
-    step: int,
-) -> dict[str, Any]:
-    progress = step / settings.total_steps
-    totals = stream.totals(step)
-    scale = world.size * settings.accumulation
+class _Run:
+    """What the steps of a run have in common."""
+
+    def __init__(
+        self, engine: Any, objective: Objective, stream: Stream, settings: TrainSettings, world: World
+    ) -> None:
+        self.engine, self.objective, self.stream, self.settings, self.world = engine, objective, stream, settings, world
+        self.groups = objective.rule.groups(objective)
+        self.student = engine.module.student
+        self.shards = GradientShards(engine) if len(self.groups) > 1 else None
+        # With one gradient the penalties ride along in its backward; with several they are added to the shards.
+        alone = self.shards is None
+        self.norms = {p: L1Norm(self.student, p.parameters) for p in objective.penalties} if alone else {}
+
+
+def _one_step(run: _Run, step: int) -> dict[str, Any]:
+    engine, shards = run.engine, run.shards
+    progress = step / run.settings.total_steps
     lr = engine.get_lr()[0]
-    sums: Tensor | None = None
-    names: list[str] = []
-    grad_norm: float | None = None
-    for packed in stream.micro_batches(step):
-        batch = packed.to(world.device)
-        for norm in norms.values():
-            norm.start()
-        values = engine(batch, objective.needs)
-        loss, parts = loss_of(objective, values, batch, totals, progress)
-        for penalty, norm in norms.items():
-            value = norm.value(penalty, loss) / scale  # once per optimiser step, not per rank or micro-batch
-            loss = loss + penalty.factor * value
-            parts[penalty.name] = value.detach()
-        names = list(parts)
-        row = torch.stack([loss.detach(), *parts.values(), loss.new_tensor(float(batch.real_tokens))]).double()
-        sums = row if sums is None else sums + row
-        engine.backward(loss * scale)
-        if engine.is_gradient_accumulation_boundary():
-            _refuse_non_finite(sums, names, step, world)
-            grad_norm = _plain_norm(engine)
-            _refuse_norm(grad_norm, step, f"the weights are those of step {step}")
-        engine.step()
-    assert sums is not None
-    norm = engine.get_global_grad_norm() if grad_norm is None else grad_norm
+    sums: dict[str, Tensor] = {}
+    gradients: list[list[Tensor]] = []
+    for number, group in enumerate(run.groups):
+        if number and shards is not None:
+            shards.clear()
+        for name, value in _accumulate(run, group, step, progress).items():
+            sums[name] = sums[name] + value if name in sums else value
+        if shards is not None:
+            gradients.append(shards.take())
+    numbers = _finite_sums(sums, step, run.world)
+    line: dict[str, Any] = {}
+    if shards is not None:
+        gram = shards.gram(gradients)
+        unmoved = f"the weights are those of step {step}"
+        _refuse_norm(float(gram.diagonal().sum().sqrt()), step, unmoved)
+        coefficients = run.objective.rule.coefficients(gram, progress)
+        line["coefficients"] = {str(g): c for g, c in zip(run.groups, coefficients.tolist(), strict=True)}
+        combined = shards.combine(gradients, coefficients)
+        for penalty in run.objective.penalties:
+            numbers[penalty.name] = shards.penalise(combined, penalty, run.student)
+            numbers[_LOSS] += penalty.factor * numbers[penalty.name]
+        shards.put(combined)
+    norm = _plain_norm(engine)
+    _refuse_norm(norm, step, f"the weights are those of step {step}")
+    engine.step()
+    norm = engine.get_global_grad_norm() if norm is None else norm
     _refuse_norm(norm, step, "the weights are spoiled")  # sharded: known only once the step is taken
-    loss_value, *part_values, tokens = sums.tolist()
+    loss, tokens = numbers.pop(_LOSS), numbers.pop(_TOKENS)
     return {
         "step": step + 1,
-        "loss": loss_value,
-        "parts": dict(zip(names, part_values, strict=True)),
+        "loss": loss,
+        "parts": numbers,
+        **line,
         "lr": lr,
         "grad_norm": None if norm is None else float(norm),
         "real_tokens": int(tokens),
     }
+
+
+_LOSS, _TOKENS = "loss", "tokens"  # no term is called so: terms have parentheses
+
+
+def _accumulate(run: _Run, group: Objective, step: int, progress: float) -> dict[str, Tensor]:
+    """All backward passes of one gradient; this rank's sums of the loss, its parts and the tokens read, in float64."""
+    engine, world = run.engine, run.world
+    totals = run.stream.totals(step)
+    scale = world.size * run.settings.accumulation
+    sums: Tensor | None = None
+    names: list[str] = []
+    whole = run.shards is None
+    for packed in run.stream.micro_batches(step) if whole else run.stream.micro_batches(step, views=group.needs.views):
+        batch = packed.to(world.device)
+        for norm in run.norms.values():
+            norm.start()
+        values = engine(batch, group.needs)
+        loss, parts = loss_of(group, values, batch, totals, progress)
+        for penalty, norm in run.norms.items():
+            value = norm.value(penalty, loss) / scale  # once per optimiser step, not per rank or micro-batch
+            loss = loss + penalty.factor * value
+            parts[penalty.name] = value.detach()
+        names = [_LOSS, *parts, _TOKENS]
+        row = torch.stack([loss.detach(), *parts.values(), loss.new_tensor(float(batch.real_tokens))]).double()
+        sums = row if sums is None else sums + row
+        engine.backward(loss * scale)
+        if not engine.is_gradient_accumulation_boundary():
+            engine.step()  # counts the micro-batch; the step proper is taken by the caller
+    assert sums is not None and engine.is_gradient_accumulation_boundary()
+    return dict(zip(names, sums, strict=True))
 
 
 def _plain_norm(engine: Any) -> float | None:
@@ -199,16 +248,19 @@ def _plain_norm(engine: Any) -> float | None:
     return float(nn.utils.get_total_norm(gradients)) if gradients else None
 
 
-def _refuse_non_finite(sums: Tensor, names: list[str], step: int, world: World) -> None:
-    """Sum the shares over ranks (in place); stop before any weight moves if the result is not a number."""
+def _finite_sums(shares: dict[str, Tensor], step: int, world: World) -> dict[str, float]:
+    """Shares summed over ranks; stops before any weight moves if a sum is not a number."""
+    sums = torch.stack(list(shares.values()))
     if world.size > 1:
         torch.distributed.all_reduce(sums)
-    if not bool(torch.isfinite(sums).all()):
-        bad = [n for n, v in zip(["loss", *names], sums.tolist(), strict=False) if not abs(v) < float("inf")]
+    out = dict(zip(shares, sums.tolist(), strict=True))
+    bad = [name for name, value in out.items() if not math.isfinite(value)]
+    if bad:
         raise FloatingPointError(
             f"step {step + 1}: {', '.join(bad)} is not finite; the weights are those of step {step}. "
             "Lower --lr, or bound the ascent (npo instead of ga)."
         )
+    return out
 
 
 def _refuse_norm(norm: Any, step: int, weights: str) -> None:
@@ -225,47 +277,6 @@ def _memory_gb(world: World) -> float:
     if world.device.type == "cuda":
         return torch.cuda.max_memory_allocated(world.device) / 1e9
     return psutil.Process().memory_info().rss / 1e9
-
-
-@contextmanager
-def _metrics(settings: TrainSettings, world: World, start: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Append to metrics.jsonl (rank 0); a resumed run first drops lines after its checkpoint."""
-    if not world.main:
-        yield lambda line: None
-        return
-    path = settings.run_dir / "metrics.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = _lines_until(path, start) if start and path.is_file() else []
-    part = path.with_suffix(".part")
-    part.write_text("".join(f"{text}\n" for text in kept), encoding="utf-8")
-    os.replace(part, path)  # dying here loses no line
-    log, close = make_tracker(settings.tracker, settings.run_dir)
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            yield lambda line: _write(file, line, log)
-    finally:
-        close()
-
-
-def _lines_until(path: Path, step: int) -> list[str]:
-    """Lines of the steps up to ``step``; a line cut off by a kill belongs to none."""
-    kept = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            if json.loads(text)["step"] <= step:
-                kept.append(text)
-        except (ValueError, KeyError, TypeError):
-            continue
-    return kept
-
-
-def _write(file: TextIO, line: Mapping[str, Any], log: Callable[[int, Mapping[str, float]], None]) -> None:
-    file.write(json.dumps(line) + "\n")
-    file.flush()
-    numbers = {k: v for k, v in line.items() if isinstance(v, (int, float)) and k != "step"}
-    numbers |= {f"parts/{k}": v for k, v in line.get("parts", {}).items()}
-    numbers |= {f"eval/{k}": v for k, v in line.get("eval", {}).items()}
-    log(line["step"], numbers)
 
 
 @contextmanager

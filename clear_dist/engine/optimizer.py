@@ -1,15 +1,17 @@
-"""AdamW and the LoRA-L1 penalty, the same at every ZeRO stage."""
+"""The optimisers and the LoRA-L1 penalty, the same at every ZeRO stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from clear_dist.methods import Penalty
+from clear_dist.methods.objective import ParameterSet
 
+OptimizerName = Literal["adamw", "sgd"]
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 
@@ -20,6 +22,26 @@ def adamw(
     return torch.optim.AdamW(
         list(parameters), lr=lr, betas=BETAS, eps=EPS, weight_decay=weight_decay, fused=device.type == "cuda"
     )
+
+
+def make_optimizer(
+    name: OptimizerName, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW, or plain SGD without momentum: w <- w - lr (g + weight_decay w), whose one step shows the gradient."""
+    if name == "sgd":
+        return torch.optim.SGD(list(parameters), lr=lr, weight_decay=weight_decay)
+    return adamw(parameters, lr, weight_decay, device)
+
+
+def penalised(student: nn.Module, which: ParameterSet) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """(owning module, attribute, parameter) of what a penalty looks at; tied weights count once."""
+    seen: set[int] = set()
+    for path, module in student.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            wanted = parameter.requires_grad and (which == "all" or "lora_" in f"{path}.{name}")
+            if wanted and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield module, name, parameter
 
 
 class _L1(torch.autograd.Function):
@@ -45,18 +67,13 @@ class L1Norm:
     right, and the engine scales once per optimiser step.
     """
 
-    def __init__(self, student: nn.Module, which: str) -> None:
+    def __init__(self, student: nn.Module, which: ParameterSet) -> None:
         self.elements = 0
         self._sums: list[Tensor] = []
         self._active = False
-        seen: set[int] = set()
-        for path, module in student.named_modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                wanted = parameter.requires_grad and (which == "all" or "lora_" in f"{path}.{name}")
-                if wanted and id(parameter) not in seen:  # tied weights count once
-                    seen.add(id(parameter))
-                    self.elements += getattr(parameter, "ds_numel", parameter.numel())
-                    module.register_forward_hook(self._hook(name))
+        for module, name, parameter in penalised(student, which):
+            self.elements += getattr(parameter, "ds_numel", parameter.numel())
+            module.register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
