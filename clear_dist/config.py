@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import typing
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from clear_dist.defaults import DEFAULT_METHOD, MINI_FINETUNE, MINI_UNLEARN, preset_values
 
 ForgetSplit = Literal["forget01", "forget05", "forget10"]
-Preset = Literal["mini", "paper"]
+Preset = Literal["mini", "paper", "clear_code", "tofu"]
 # Where a run is kept and how it is watched: two runs that differ only here give the same numbers.
 NOT_IDENTITY = frozenset({"out", "resume", "dry_run", "tracker", "checkpoint_every"})
 
@@ -125,7 +126,12 @@ class ModelFields(Config):
 class TrainFields(DataFields, ModelFields):
     """How to train."""
 
-    preset: Preset = opt("mini", "training", "where values not given come from: CLEAR-mini's or the paper's")
+    preset: Preset = opt(
+        "mini",
+        "training",
+        "where values not given come from: CLEAR-mini's or the paper's; clear_code and tofu run the equations of "
+        "these code bases where they differ",
+    )
     full: bool = opt(MINI_FINETUNE["full"], "training", "train all of the language model instead of LoRA")
     lora_r: int = opt(MINI_UNLEARN["lora_r"], "training", "LoRA rank", "N", ge=1)
     lora_alpha: float = opt(MINI_UNLEARN["lora_alpha"], "training", "LoRA alpha", "X", gt=0)
@@ -164,11 +170,16 @@ class TrainFields(DataFields, ModelFields):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("preset", "mini") not in ("mini", "paper"):
+        if not isinstance(values, dict) or values.get("preset", "mini") not in typing.get_args(Preset):
             return values  # the field's own check names what is wrong
         objective = values.get("objective")
         method = None if objective else values.get("method") or cls._default_method()
-        preset = preset_values(values.get("preset", "mini"), cls.recipe, method)
+        numbers = values.get("preset", "mini")
+        if numbers in ("clear_code", "tofu") and values.get("data", "clear-mini") == "clear-mini":
+            numbers = "mini"  # another code's equation, at a size where the paper's learning rate does nothing
+        preset = preset_values(numbers, cls.recipe, method)
+        if values.get("preset") in ("clear_code", "tofu"):
+            preset.pop("set", None)  # tuned for the paper's equation, not for theirs
         given = values.get("set", {})
         if isinstance(given, dict) and "set" in preset:
             values = {**values, "set": {**preset["set"], **given}}
@@ -187,6 +198,13 @@ class TrainFields(DataFields, ModelFields):
         return self
 
 
+def _number(value: float | str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
 class FinetuneConfig(TrainFields):
     """Fine-tune a base model on people: on everyone (the original) or on the retain set only (gold)."""
 
@@ -201,11 +219,31 @@ class UnlearnConfig(TrainFields):
     recipe: ClassVar[str] = "unlearn"
     method: str | None = opt(None, "method", f"see `clear-dist methods` (default: {DEFAULT_METHOD})", "NAME")
     objective: str | None = opt(None, "method", 'an equation instead, e.g. "2*nll(RETAIN) - nll(FORGET)"', "EQUATION")
-    set: dict[str, float] = opt({}, "method", "a hyperparameter of the method, e.g. beta=0.5", "KEY=VALUE")
+    set: dict[str, float | str] = opt({}, "method", "a hyperparameter of the method, e.g. beta=0.5", "KEY=VALUE")
     l1: float = opt(0.0, "method", "weight of an L1 penalty on the LoRA weights", "X", ge=0)
+    l1_reduction: Literal["sum", "mean"] = opt(
+        "sum", "method", "the penalty: sum of |w|, as in the paper, or their mean"
+    )
+    train_layers: tuple[int, ...] | None = opt(
+        None, "method", "decoder blocks to update, counted from 0 (default: all, or those the method asks for)", "N N"
+    )
+    idk_answers: Path | None = opt(None, "method", "answers of the IDK view, one a line", "FILE")
+    guide_instruction: str | None = opt(
+        None,
+        "method",
+        "what the original is told when it makes safe answers; {question} stands for the question",
+        "TEXT",
+    )
+    guide_samples: int = opt(2, "method", "safe answers the original makes for each question", "N", ge=1)
     retain_ratio: float = opt(MINI_UNLEARN["retain_ratio"], "method", "retain examples per forget example", "X", ge=0)
-    reference: Literal["auto", "adapter", "copy"] = opt(
-        "auto", "method", "the original inside a loss: the adapter switched off, or a second copy"
+    reference: Literal["auto", "adapter", "cache", "copy"] = opt(
+        "auto",
+        "method",
+        "the original inside a loss: the adapter switched off (LoRA), its states kept on disk (full), or a second, "
+        "sharded model",
+    )
+    reference_model: Path | None = opt(
+        None, "method", "another model to compare with inside a loss, e.g. DPO's, fine-tuned on IDK answers", "DIR"
     )
     original: Path | None = opt(
         None,
@@ -221,9 +259,27 @@ class UnlearnConfig(TrainFields):
         "train a gold model too: --model, taught all others (default: for clear-mini)",
     )
 
+    @field_validator("set", mode="after")
+    @classmethod
+    def _numbers_are_numbers(cls, values: dict[str, float | str]) -> dict[str, float | str]:
+        """The same value from a flag and from a file is the same run."""
+        return {key: _number(value) for key, value in values.items()}
+
+    @field_validator("train_layers", mode="after")
+    @classmethod
+    def _each_layer_once(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if layers is not None and (not layers or min(layers) < 0):
+            raise ValueError("expected decoder blocks counted from 0, e.g. 5 6 7")
+        return None if layers is None else tuple(sorted(set(layers)))
+
     @classmethod
     def _default_method(cls) -> str | None:
         return DEFAULT_METHOD
+
+    @property
+    def variant(self) -> Literal["paper", "clear_code", "tofu"]:
+        """Whose equations run: the paper's, unless the preset names another code."""
+        return "paper" if self.preset == "mini" else self.preset
 
     @property
     def method_name(self) -> str | None:
@@ -239,7 +295,9 @@ class UnlearnConfig(TrainFields):
         if self.method and self.objective:
             raise ValueError("`method` and `objective` both say what to optimise: give one of them")
         if self.full and self.reference == "adapter":
-            raise ValueError("`reference` adapter needs LoRA: with `full`, the original is kept as a copy")
+            raise ValueError("`reference` adapter needs LoRA: with `full`, use cache or copy")
+        if self.reference_model is not None and self.reference not in ("auto", "copy"):
+            raise ValueError("`reference_model` is a second model: it needs `reference` copy, or none given")
         if self.full and self.l1:
             raise ValueError("`l1` is a penalty on LoRA weights: it needs LoRA, not `full`")
         return self

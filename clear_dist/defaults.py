@@ -46,6 +46,25 @@ MINI_METHODS: Final[Mapping[str, Values]] = {
     "idk": {"epochs": 20, "lr": 2e-3, "set": {"retain_weight": 2.0}},
     "npo": {"epochs": 10, "retain_ratio": 3.0, "set": {"beta": 0.5, "retain_weight": 5.0, "kl_weight": 10.0}},
     "scrub": {"epochs": 12, "lr": 2e-3},
+    "ga_entropy": {"epochs": 8},
+    "dpo": {"epochs": 12, "set": {"retain_weight": 1.0}},
+    "llmu": {"epochs": 8},
+    "rmu": {"epochs": 12, "set": {"layer": 1, "c": 6.5, "alpha": 4.0}},
+    "twins": {"epochs": 12},
+    "scrub_bio": {"epochs": 8},
+    "sparsity": {"epochs": 8},
+    "grad_orth": {"epochs": 12},
+    "pubg": {"epochs": 12, "retain_ratio": 3.0, "set": {"retain_weight": 5.0}},
+    "pubg_paper": {"epochs": 8},
+    "alt_dpo": {"epochs": 12},
+    "sft_guide": {"epochs": 12},
+    "reject": {"epochs": 8},
+    "random": {"epochs": 8},
+    "simnpo": {"epochs": 12},
+    "undial": {"epochs": 12},
+    "wga": {"epochs": 8},
+    "satimp": {"epochs": 8},
+    "ce_u": {"epochs": 8},
 }
 
 PAPER_FINETUNE: Final[Values] = {
@@ -68,10 +87,15 @@ PAPER_UNLEARN: Final[Values] = {
 }
 
 
+# TOFU (arXiv 2401.06121, section 4): full fine-tuning of a 7B model, five epochs.
+TOFU_FINETUNE: Final[Values] = {**PAPER_FINETUNE, "full": True, "epochs": 5, "global_batch": 32}
+TOFU_UNLEARN: Final[Values] = {**TOFU_FINETUNE, "retain_ratio": 1.0}
+
+
 def preset_values(preset: str, recipe: str, method: str | None = None) -> dict[str, Any]:
     """Field values of a preset for a recipe (``finetune`` or ``unlearn``) and, where it matters, a method."""
-    if recipe == "finetune":
-        return dict(MINI_FINETUNE if preset == "mini" else PAPER_FINETUNE)
     if preset == "mini":
-        return {**MINI_UNLEARN, **MINI_METHODS.get(method or "", {})}
-    return dict(PAPER_UNLEARN)
+        return dict(MINI_FINETUNE) if recipe == "finetune" else {**MINI_UNLEARN, **MINI_METHODS.get(method or "", {})}
+    if preset == "tofu":
+        return dict(TOFU_FINETUNE if recipe == "finetune" else TOFU_UNLEARN)
+    return dict(PAPER_FINETUNE if recipe == "finetune" else PAPER_UNLEARN)

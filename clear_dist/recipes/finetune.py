@@ -138,6 +138,8 @@ def derived(config: TrainFields, on: str) -> FinetuneConfig:
         "preset ds gradient_checkpointing micro_batch"
     ).split()
     values = {name: getattr(config, name) for name in shared}
+    if config.preset in ("clear_code", "tofu") and config.data == "clear-mini":
+        values["preset"] = "mini"  # the same original, whose equations ever unlearn it
     if on == "retain" or config.forget_split is None:
         values |= {"forget": config.forget, "forget_names": config.forget_names, "forget_file": config.forget_file}
     modality = modality_of(config.data) if info.image_tokens else "text"
