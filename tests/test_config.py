@@ -188,7 +188,6 @@ def test_local_rank_is_dropped_wherever_it_stands() -> None:
         (["--forget", "forget1"], ["--forget: expected one of forget01, forget05, forget10"]),
         (["--set", "beta"], ["--set beta: expected KEY=VALUE"]),
         (["--set", "=3"], ["--set =3: expected KEY=VALUE"]),
-        (["--set", "beta=x"], ["--set beta: expected KEY=VALUE with a number as value, got 'x'"]),
         (["--forget", "forget10", "--forget-file", "f"], ["--forget and --forget-file", "give one of them"]),
         (["--method", "ga", "--objective", "x"], ["--method and --objective", "give one of them"]),
         (["--full", "--reference", "adapter"], ["--reference adapter needs LoRA"]),
@@ -218,7 +217,7 @@ def test_missing_required_values() -> None:
     [
         ("a.json", '{"epochz": 3}', ["a.json: epochz is no field of unlearn", "did you mean epochs?"]),
         ("b.yaml", "lr: fast", ["b.yaml: lr: expected a number > 0, got 'fast'"]),
-        ("c.yaml", "set: {beta: x}", ["c.yaml: set.beta: expected"]),
+        ("c.yaml", "set: {beta: [1]}", ["c.yaml: set.beta"]),
         ("d.json", '{"lr": 1,}', ["d.json: not valid JSON"]),
         ("e.yaml", "a: [1", ["e.yaml: not valid YAML"]),
         ("f.yaml", "- lr", ["f.yaml: expected a mapping", "list"]),

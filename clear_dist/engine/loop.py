@@ -79,12 +79,15 @@ def train(
     world: World,
     *,
     on_start: Callable[[list[str]], None] | None = None,
+    prepare: Callable[[Any], None] | None = None,
     on_step: OnStep | None = None,
     on_eval: Callable[[Any, int], Mapping[str, float]] | None = None,
 ) -> Trained:
     """Run ``settings.total_steps`` optimiser steps, writing one line a step to ``metrics.jsonl``.
 
-    ``on_start`` is told, before the first step, what was filled into the DeepSpeed configuration.
+    ``on_start`` is told, before the first step, what was filled into the DeepSpeed configuration. ``prepare`` is given
+    the engine while its weights are still those training starts from, also where a checkpoint is resumed afterwards:
+    the moment to ask what the reference says.
 
     Raises:
         UserError: contradictory DeepSpeed configuration, unusable checkpoint.
@@ -93,6 +96,8 @@ def train(
     engine, filled = _initialize(module, settings, world)
     if on_start:
         on_start(filled)
+    if prepare:
+        prepare(engine)
     run = _Run(engine, objective, stream, settings, world)
     start = load_checkpoint(engine, settings.run_dir / "checkpoints", world) if settings.resume else 0
     stop = min(settings.total_steps, settings.stop_after or settings.total_steps)
