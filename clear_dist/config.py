@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import typing
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -367,8 +368,23 @@ class ReportConfig(Config):
     run: Annotated[Path, "positional"] = opt(..., "run", "run directory", "RUN")
 
 
-class MethodsConfig(Config):
-    """List the methods with their equations and hyperparameters."""
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # pydantic has a deprecated method `json`; the flag is worth its name
 
-    recipe: ClassVar[str] = "methods"
-    markdown: bool = opt(False, "output", "as the Markdown of docs/methods.md")
+    class MethodsConfig(Config):
+        """List the methods with their equations, sources, needs, hyperparameters and costs."""
+
+        recipe: ClassVar[str] = "methods"
+        json: bool = opt(False, "output", "as a JSON list, for programs")  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+        markdown: bool = opt(False, "output", "as the Markdown of docs/methods.md")
+        preset: Literal["paper", "clear_code", "tofu"] = opt(
+            "paper", "output", "whose equations: the papers', CLEAR's public code's, or TOFU's"
+        )
+
+        @model_validator(mode="after")
+        def _one_form(self) -> MethodsConfig:
+            if self.json and self.markdown:
+                raise ValueError("`json` and `markdown` are two forms of one list: give one of them")
+            if self.markdown and self.preset != "paper":
+                raise ValueError("`markdown` shows the equations of every `preset` at once: leave it out")
+            return self
