@@ -91,8 +91,8 @@ class VisionStep(nn.Module):
         ``sequence:`` are those of the class: a picture has no other tokens.
 
         Raises:
-            ConfigError: the objective needs a view or a reference that is not there, a stage the model does not have, a label
-                on IDK, or several stages of one view.
+            ConfigError: the objective needs a view or a reference that is not there, a stage the model does not have,
+                a label on IDK, or several stages of one view.
         """
         self._check(batch, needs)
         student, rows = self._student(batch, needs)

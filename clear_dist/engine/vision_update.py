@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,20 +15,13 @@ from clear_dist.types import View
 
 
 def vision_backward(
-    step: VisionStep,
-    objective: Objective,
-    batch: VisionBatch,
-    totals: Mapping[View, Totals] | None = None,
-    progress: float = 0.0,
+    step: VisionStep, objective: Objective, batch: VisionBatch, progress: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Put the objective's update direction into ``.grad`` of the student's trained parameters.
 
     The gradient of each of the update rule's groups, weighed by the rule's coefficients, plus that of the penalties.
     The batch is the whole of one optimiser step (a rule weighs whole gradients); ``.grad`` is replaced, and None
     where nothing reaches a parameter (above the stage an objective stops at).
-
-    Args:
-        totals: examples of each view; None: those of the batch.
 
     Returns:
         (loss, parts), detached: the groups' sum plus penalties, and every term and penalty without its weight.
@@ -38,8 +31,7 @@ def vision_backward(
     """
     if any(p.parameters == "lora" for p in objective.penalties):
         raise ConfigError("l1(LORA): a vision model has no LoRA weights; use l1(ALL)")
-    if totals is None:
-        totals = {View(view): Totals(s.stop - s.start, s.stop - s.start) for view, s in batch.view_examples.items()}
+    totals = {View(view): Totals(s.stop - s.start, s.stop - s.start) for view, s in batch.view_examples.items()}
     trained = [p for p in step.student.parameters() if p.requires_grad]
     parts: dict[str, Tensor] = {}
     loss = torch.zeros((), dtype=step.student.dtype, device=batch.pixels.device)
@@ -49,8 +41,8 @@ def vision_backward(
         gradients.append(torch.autograd.grad(value, trained, allow_unused=True))
         loss = loss + value.detach()
         parts |= found
-    gram = torch.stack([torch.stack([_inner(a, b) for b in gradients]) for a in gradients])
-    weights = objective.rule.coefficients(gram.cpu(), progress).tolist()
+    gram = torch.tensor([[_inner(a, b) for b in gradients] for a in gradients], dtype=torch.float64)
+    weights = objective.rule.coefficients(gram, progress).tolist()
     for p, *own in zip(trained, *gradients, strict=True):
         present = [w * g for w, g in zip(weights, own, strict=True) if g is not None]
         p.grad = torch.stack(present).sum(0) if present else None
@@ -65,7 +57,7 @@ def vision_backward(
     return loss, parts
 
 
-def _inner(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> Tensor:
+def _inner(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> float:
     """<a, b> in float64; what is None is 0."""
-    products = [(x.double() * y.double()).sum() for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    return torch.stack(products).sum() if products else torch.zeros((), dtype=torch.float64)
+    both = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    return sum(float((x.double() * y.double()).sum()) for x, y in both)
