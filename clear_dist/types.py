@@ -154,7 +154,10 @@ class Batch:
     cached: dict[str, ReferenceStates] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if _moves(v)}
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
+        if self.reference is not None:
+            moved["reference"] = self.reference.to(device)
         if self.cached is not None:
             moved["cached"] = {view: states.to(device) for view, states in self.cached.items()}
         return Batch(**{**vars(self), **moved})
@@ -170,10 +173,6 @@ class Batch:
         same_segment = self.segment_ids[:, :, None] == self.segment_ids[:, None, :]
         own_prefix = (self.group_ids[:, :, None] == self.group_ids[:, None, :]) & self.is_prefix[:, None, :]
         return ((same_segment | own_prefix) & causal)[:, None]
-
-
-def _moves(value: object) -> bool:
-    return isinstance(value, (Tensor, Batch))
 
 
 @dataclass

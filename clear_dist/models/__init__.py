@@ -10,7 +10,7 @@ from clear_dist.models.files import weights_digest
 from clear_dist.models.generate import generate
 from clear_dist.models.info import ModelInfo, inspect_model
 from clear_dist.models.llava import LLAVA
-from clear_dist.models.load import freeze_tower, load_model
+from clear_dist.models.load import freeze_but_blocks, freeze_tower, load_model
 from clear_dist.models.lora import add_lora, merge_lora, reference_mode, save_adapter, save_merged, trainable_state
 from clear_dist.models.model import Model
 from clear_dist.models.new import new_model
@@ -27,6 +27,7 @@ __all__ = [
     "add_lora",
     "enable_checkpointing",
     "final_hidden",
+    "freeze_but_blocks",
     "freeze_tower",
     "generate",
     "hidden_states",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -103,3 +104,12 @@ def freeze_tower(family: Family, module: nn.Module) -> None:
     tower = family.tower(module)
     if tower is not None:
         tower.requires_grad_(False)
+
+
+def freeze_but_blocks(family: Family, module: nn.Module, layers: Sequence[int]) -> None:
+    """Of what is trainable, only the decoder blocks ``layers`` (counted from 0) stay so."""
+    blocks = family.blocks(module)
+    kept = {id(p) for layer in layers for p in blocks[layer].parameters()}
+    for parameter in module.parameters():
+        if id(parameter) not in kept:
+            parameter.requires_grad_(False)

@@ -6,7 +6,7 @@ so that switching the latter off gives exactly the original.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,33 @@ from clear_dist.models.quiet import quiet
 from clear_dist.types import UserError
 
 
-def add_lora(module: nn.Module, r: int, alpha: float, family: Family, *, seed: int | None = None) -> PeftModel:
+def add_lora(
+    module: nn.Module,
+    r: int,
+    alpha: float,
+    family: Family,
+    *,
+    seed: int | None = None,
+    layers: Sequence[int] | None = None,
+) -> PeftModel:
     """Wrap a plain model with a fresh adapter (W + alpha/r * B A, B = 0) on the language model's projections.
 
     Only the adapter is trainable afterwards; no dropout. ``seed`` fixes A without touching the global state.
+    ``layers``: only on these decoder blocks, counted from 0.
     LoRA: arXiv 2106.09685.
     Raises UserError if the model has no projection of a known name.
     """
     assert not isinstance(module, PeftModel), "merge the present adapter first"
+    targets = family.lora_targets
+    if layers is not None:
+        targets = rf"(?=.*\.layers\.(?:{'|'.join(map(str, layers))})\.){targets}"
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
-        target_modules=family.lora_targets,
+        target_modules=targets,
     )
     with quiet(), torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

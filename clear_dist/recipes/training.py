@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from clear_dist.models import (
     ModelInfo,
     add_lora,
     enable_checkpointing,
+    freeze_but_blocks,
     freeze_tower,
     load_model,
     parameter_counts,
@@ -68,8 +70,13 @@ def make_plan(
     pools: Mapping[View, Sequence[Example]],
     batch: Mapping[View, int],
     world: World,
+    *,
+    reference: Mapping[View, Sequence[Example]] | None = None,
 ) -> tuple[Plan, Stream]:
-    """Resolve batch sizes, steps and rows; encodes every example, so all data errors appear here."""
+    """Resolve batch sizes, steps and rows; encodes every example, so all data errors appear here.
+
+    ``reference``: what the reference reads on views where that is not what the student reads.
+    """
     processor = info.processor
     encoded = {view: encode_all(pool, processor, config.max_length) for view, pool in pools.items()}
     lengths = [e.length for pool in encoded.values() for e in pool]
@@ -86,7 +93,16 @@ def make_plan(
         layout=config.layout,
         one_run_per_picture=True,
     )
-    stream = Stream(pools, processor, settings, world.rank, world.size, encoded=encoded)
+    stream = Stream(
+        pools,
+        processor,
+        settings,
+        world.rank,
+        world.size,
+        encoded=encoded,
+        needs=objective.needs,
+        reference=reference,
+    )
     primary = primary_view(batch)
     steps_per_epoch = max(1, -(-stream.examples_per_epoch(primary) // batch[primary]))
     bf16 = config.dtype == "bf16" or (config.dtype == "auto" and torch.cuda.is_available())
@@ -97,16 +113,22 @@ def make_plan(
 
 def primary_view(batch: Mapping[View, int]) -> View:
     """The view whose passes are counted as epochs: what is to be forgotten, else what is trained on."""
-    return next(v for v in (View.FORGET, View.IDK, View.RETAIN) if v in batch)
+    order = (View.FORGET, View.PRIVATE, View.IDK, View.RANDOM, View.SAFE, View.GUIDE, View.AUGMENTED, View.RETAIN)
+    return next(v for v in order if v in batch)
 
 
-def prepare_model(config: TrainFields, info: ModelInfo, bf16: bool) -> Model:
-    """The student: LoRA on the language model, or everything but the vision tower."""
+def prepare_model(config: TrainFields, info: ModelInfo, bf16: bool, layers: tuple[int, ...] | None = None) -> Model:
+    """The student: LoRA on the language model, or everything but the vision tower; only on decoder blocks ``layers``
+    where they are given."""
     model = _load(config, info, bf16)
     if config.full:
         freeze_tower(model.family, model.module)
+        if layers is not None:
+            freeze_but_blocks(model.family, model.module, layers)
     else:
-        model.module = add_lora(model.module, config.lora_r, config.lora_alpha, model.family, seed=config.seed)
+        model.module = add_lora(
+            model.module, config.lora_r, config.lora_alpha, model.family, seed=config.seed, layers=layers
+        )
     if config.gradient_checkpointing:
         enable_checkpointing(model.module)
     model.module.train()
@@ -114,7 +136,7 @@ def prepare_model(config: TrainFields, info: ModelInfo, bf16: bool) -> Model:
 
 
 def frozen_copy(config: TrainFields, info: ModelInfo, bf16: bool) -> Model:
-    """A second, frozen model as the reference of full fine-tuning (ZeRO-3 shards it with the rest)."""
+    """A second, frozen model as the reference (ZeRO-3 shards it with the rest)."""
     model = _load(config, info, bf16)
     model.module.requires_grad_(False)
     return model
@@ -139,9 +161,10 @@ def fit(
     *,
     resume: bool,
     reference: Model | None = None,
+    prepare: Callable[[StepModule, Any], None] | None = None,
     monitored: Mapping[str, Sequence[Example]] | None = None,
 ) -> Trained:
-    """Train, with progress on rank 0."""
+    """Train, with progress on rank 0. ``prepare`` gets the module and its engine before the first step."""
     total, trainable = parameter_counts(model.module)
     say(
         f"{title}: {plan.total_steps} steps, {trainable:,} of {total:,} parameters train on {world.size} rank(s)",
@@ -180,7 +203,15 @@ def fit(
                 say(f"  ds: {line}", world.main and config.ds is not None)
 
         return train(
-            module, plan.objective, stream, settings, world, on_start=on_start, on_step=on_step, on_eval=on_eval
+            module,
+            plan.objective,
+            stream,
+            settings,
+            world,
+            on_start=on_start,
+            prepare=None if prepare is None else functools.partial(prepare, module),
+            on_step=on_step,
+            on_eval=on_eval,
         )
 
 

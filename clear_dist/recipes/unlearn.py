@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 from clear_dist.config import UnlearnConfig
-from clear_dist.data.conversations import idk_examples
 from clear_dist.data.load import Dataset
 from clear_dist.engine.world import World, barrier, close_world, init_world
-from clear_dist.errors import nearest
-from clear_dist.methods import METHODS, Objective, build, l1, parse_objective
+from clear_dist.errors import ConfigError, nearest
+from clear_dist.methods import METHODS, Objective, l1, parse_objective
 from clear_dist.models import ModelInfo, inspect_model, weights_digest
 from clear_dist.services.progress import say
 from clear_dist.services.rundir import write_run
-from clear_dist.types import Example, UserError, View
+from clear_dist.types import UserError
 
 from .common import (
     Stopwatch,
@@ -29,7 +27,9 @@ from .common import (
 )
 from .evaluate import compare
 from .finetune import cached, derived
-from .training import export, fit, frozen_copy, make_plan, prepare_model
+from .reference import reference_of
+from .training import export, fit, make_plan, prepare_model
+from .views import check_objective, teach, views_of
 
 MONITORED = 256  # examples of each set that --eval-every asks about
 
@@ -44,10 +44,10 @@ def run(config: UnlearnConfig) -> None:
             "retain set alone. Name it, or give a finished gold model with --gold-model."
         )
     check_before_loading(config, base=config.original is None or trains_gold)
-    given = {"original": config.original, "gold": config.gold_model}
+    given = {"original": config.original, "gold-model": config.gold_model, "reference-model": config.reference_model}
     for name, folder in given.items():
         if folder is not None:
-            inspect_model(model_dir(folder, f"--{name.replace('gold', 'gold-model')}"))
+            inspect_model(model_dir(folder, f"--{name}"))
     world = init_world()
     seconds = Stopwatch()
 
@@ -59,7 +59,9 @@ def run(config: UnlearnConfig) -> None:
     data = open_data(config, world)
     # Everything that training and evaluation will read goes through the tokenizer now, before a weight is loaded.
     info = inspect_model(model_dir(config.original or config.model, "--original" if config.original else "--model"))
-    plan, _ = make_plan(config, info, objective, *views_of(config, objective, data), world)
+    check_objective(config, objective, info)
+    views = views_of(config, objective, data)
+    plan, _ = make_plan(config, info, objective, views.pools, views.batch, world, reference=views.reference)
     check_examples(
         {**data.train, **{f"{k}, asked": v for k, v in limited(data.sets, config.eval_limit).items()}},
         info,
@@ -111,13 +113,12 @@ def unlearn(
     resume: bool,
 ) -> Path:
     """Train the objective from the original; returns the folder to load the unlearned model from."""
-    pools, batch = views_of(config, objective, data)
-    plan, stream = make_plan(config, info, objective, pools, batch, world)
+    layers = check_objective(config, objective, info)
+    views = views_of(config, objective, data, teach(config, objective, data, info, world))
+    plan, stream = make_plan(config, info, objective, views.pools, views.batch, world, reference=views.reference)
     say("\n".join(f"  {line}" for line in plan.lines(config, world)), world.main)
-    model = prepare_model(config, info, plan.bf16)
-    reference = None
-    if objective.needs.reference and (config.full or config.reference == "copy"):
-        reference = frozen_copy(config, info, plan.bf16)
+    model = prepare_model(config, info, plan.bf16, layers)
+    reference, prepare = reference_of(config, objective, info, stream, plan, world)
     monitored = limited(data.train, MONITORED)
     trained = fit(
         config,
@@ -129,63 +130,53 @@ def unlearn(
         world,
         resume=resume,
         reference=reference,
+        prepare=prepare,
         monitored=monitored,
     )
     return export(config, out, trained, model, info, world, merge=config.merge)
 
 
 def objective_of(config: UnlearnConfig) -> Objective:
-    """The objective of ``--objective`` or of ``--method`` with ``--set``, plus ``--l1``.
+    """The objective of ``--objective`` (an equation, or a file of one) or of ``--method`` with ``--set``, as the
+    preset's code has it, plus ``--l1``.
 
     Raises:
-        UserError: unknown method or hyperparameter, with the nearest valid name.
+        ConfigError: unknown method or hyperparameter, with the nearest valid name; a value out of range.
     """
     if config.objective:
         if config.set:
-            raise UserError("--set belongs to --method; write the numbers into --objective itself.")
-        objective = parse_objective(config.objective)
+            raise ConfigError("--set belongs to --method; write the numbers into --objective itself.")
+        objective = parse_objective(equation_text(config.objective))
     else:
         name = config.method_name or ""
         if name not in METHODS:
-            raise UserError(
+            raise ConfigError(
                 f"--method {name}: unknown{nearest(name, METHODS, quoted=True)}; known: {', '.join(METHODS)}."
             )
-        known = inspect.signature(METHODS[name]).parameters
+        known = METHODS[name].settings(config.variant)
         for key in config.set:
             if key not in known:
-                raise UserError(
+                raise ConfigError(
                     f"--set {key}: {name} has no such hyperparameter{nearest(key, known, quoted=True)}; "
-                    f"it has: {', '.join(known) or 'none'}."
+                    f"it has: {', '.join(known)}."
                 )
         try:
-            objective = build(name, config.set)
+            objective = METHODS[name].build(config.set, config.variant)
         except ValueError as error:
-            raise UserError(f"--set: {error}") from None
-    return objective + config.l1 * l1("lora") if config.l1 else objective
+            raise ConfigError(f"--set: {error}") from None
+    return objective + config.l1 * l1("lora", reduction=config.l1_reduction) if config.l1 else objective
 
 
-def views_of(
-    config: UnlearnConfig, objective: Objective, data: Dataset
-) -> tuple[dict[View, list[Example]], dict[View, int]]:
-    """(view -> examples, view -> examples per step) for the views the objective looks at."""
-    pools: dict[View, list[Example]] = {}
-    batch: dict[View, int] = {}
-    for view in objective.needs.views:
-        if view is View.RETAIN:
-            pools[view] = data.train["retain"]
-            alone = objective.needs.views == (View.RETAIN,)
-            batch[view] = config.global_batch if alone else max(1, round(config.global_batch * config.retain_ratio))
-        elif view is View.IDK:
-            pools[view] = idk_examples(data.train["forget"], seed=config.seed)
-            batch[view] = config.global_batch
-        elif view is View.FORGET:
-            pools[view] = data.train["forget"]
-            batch[view] = config.global_batch
-        else:
-            raise UserError(f"the objective looks at {view.name}, which this command cannot supply yet.")
-    if config.retain_ratio == 0 and View.RETAIN in batch and len(batch) > 1:
-        raise UserError("--retain-ratio 0 leaves the objective's retain terms without examples; drop them or raise it.")
-    return pools, batch
+def equation_text(given: str) -> str:
+    """The equation itself, or that of a file: its lines joined, comments (#) left out. Raises ConfigError."""
+    path = Path(given)
+    if "(" in given or not (path.suffix or path.is_file()):
+        return given
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--objective {given}: neither an equation nor a file that can be read ({error}).") from None
+    return " ".join(text for line in lines if (text := line.partition("#")[0].strip()))
 
 
 def data_of(config: UnlearnConfig, data: Dataset, world: World) -> Dataset:
