@@ -70,6 +70,15 @@ COMMANDS: dict[str, Command] = {
         "ask models about every set and score the answers",
         ("clear-dist evaluate --model runs/u/adapter --original runs/o/model --gold runs/g/model --out runs/e",),
     ),
+    "sweep": Command(
+        config.SweepConfig,
+        "methods x seeds x grids, one table and the forget-retain front",
+        (
+            "clear-dist sweep --methods all --seeds 0,1,2 --out runs/all",
+            "clear-dist sweep --methods npo,idk --grid lr=3e-4,1e-3 --grid set.beta=0.1,0.5 --out runs/grid",
+            'clear-dist sweep --methods none --objectives "mine=nll(IDK) + 2*nll(RETAIN)" --out runs/mine',
+        ),
+    ),
     "report": Command(config.ReportConfig, "write a run's page again from its records", ("clear-dist report runs/e",)),
     "methods": Command(config.MethodsConfig, "list the methods as equations", ("clear-dist methods",)),
 }
