@@ -48,6 +48,8 @@ def misdirect(
     the public CLEAR code's noise, new for every batch.
     """
     positive("misdirect", scale=scale)
+    if int(seed) != seed or not 0 <= seed < 2**63:
+        raise ValueError(f"misdirect: seed must be a whole number in 0..2^63 - 1, got {seed}")
     if control not in ("fixed", "redrawn"):
         raise ValueError(f"misdirect: control is {control!r}; expected fixed or redrawn")
     target = "control" if control == "fixed" else "redrawn"

@@ -83,8 +83,10 @@ def _like(name: str, default: Setting, value: Setting) -> Setting:
             return value
         raise ValueError(f"{name} is {value!r}; expected a word such as {default}")
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} is {value!r}; expected a number") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} is {value!r}; expected a finite number")

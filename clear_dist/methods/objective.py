@@ -20,6 +20,7 @@ from clear_dist.types import Hidden, TokenStats, View
 
 from .rules import Sum, UpdateRule
 from .schedules import Schedule
+from .text import number
 
 Stats = Mapping[View, TokenStats]
 Want = str | Hidden
@@ -142,6 +143,8 @@ class Objective:
                 raise ValueError(f"a weight must be finite, got {factor}")
             scaled = tuple(replace(w, factor=w.factor * factor) for w in self.terms)
             penalties = tuple(replace(p, factor=p.factor * factor) for p in self.penalties)
+            if not all(math.isfinite(x.factor) for x in (*scaled, *penalties)):
+                raise ValueError(f"a weight must be finite; times {number(factor)} it is not")
             return replace(self, terms=scaled, penalties=penalties)
         if self.penalties or any(w.schedule is not None for w in self.terms):
             raise ValueError("a schedule multiplies plain terms only, once")
@@ -150,7 +153,9 @@ class Objective:
     __rmul__ = __mul__
 
     def ruled(self, rule: UpdateRule) -> Objective:
-        """The same terms under another update rule. Raises ValueError where the rule does not fit them."""
+        """The same terms under an update rule. Raises ValueError where it does not fit them, or where they have one."""
+        if not isinstance(self.rule, Sum):
+            raise ValueError("one update rule cannot be put around another; keep one")
         rule.groups(self)
         return replace(self, rule=rule)
 
@@ -203,5 +208,5 @@ class Objective:
 
 
 def _signed(factor: float, name: str, schedule: str) -> str:
-    scale = "" if abs(factor) == 1 else f"{abs(factor):g}*"
+    scale = "" if abs(factor) == 1 else f"{number(abs(factor))}*"
     return f"{'-' if factor < 0 else '+'} {scale}{schedule + '*' if schedule else ''}{name}"

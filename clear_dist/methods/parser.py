@@ -11,7 +11,9 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from clear_dist.errors import ConfigError, nearest
@@ -53,7 +55,17 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "control": get_args(hidden.Control),
 }
 MAX_LENGTH = 2000  # characters; far beyond any real objective, far below a parser's recursion limit
-Value = Objective | float | Schedule
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """number x schedule: what stands before a term."""
+
+    schedule: Schedule
+    number: float = 1.0
+
+
+Value = Objective | float | _Factor
 
 
 def parse_objective(text: str) -> Objective:
@@ -65,15 +77,19 @@ def parse_objective(text: str) -> Objective:
     if len(text) > MAX_LENGTH:
         raise _error(f"{len(text)} characters; at most {MAX_LENGTH} are read.")
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's advice on how to write Python
+            tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise _error(f"cannot read {text!r}: {error}. Write e.g. 'nll(RETAIN) - nll(FORGET)'.") from None
+        why = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise _error(f"cannot read {text!r}: {why}. Write e.g. 'nll(RETAIN) - nll(FORGET)'.") from None
     try:
         value = _walk(tree.body)
     except RecursionError:
         raise _error("nested too deeply; write a plain sum of terms.") from None
     if not isinstance(value, Objective):
-        raise _error(f"{text!r} is a number, not an objective; it needs a term such as nll(RETAIN).")
+        kind = "a number" if isinstance(value, float) else "a schedule"
+        raise _error(f"{text!r} is {kind}, not an objective; it needs a term such as nll(RETAIN).")
     if not value.terms:
         raise _error(f"{text!r} has only penalties; it needs a term such as nll(RETAIN).")
     return value
@@ -89,9 +105,7 @@ def _walk(node: ast.expr) -> Value:
             return _finite(number)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             inner = _walk(operand)
-            if not isinstance(inner, (Objective, float)):
-                raise _error("a schedule cannot be negated; negate its term.")
-            return -inner
+            return _Factor(inner.schedule, -inner.number) if isinstance(inner, _Factor) else -inner
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
             return _walk(operand)
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() as op, right=right):
@@ -101,18 +115,19 @@ def _walk(node: ast.expr) -> Value:
     raise _error(f"{ast.unparse(node)!r} is not allowed; use numbers, + - *, and {', '.join(TERMS)}.")
 
 
-def _binary(a: Value, op: ast.operator, b: Value, node: ast.expr) -> Objective | float:
+def _binary(a: Value, op: ast.operator, b: Value, node: ast.expr) -> Value:
     try:
         if isinstance(op, ast.Mult):
-            match a, b:
-                case Objective(), Objective():
-                    pass
-                case Objective(), factor:
-                    return a * factor
-                case factor, Objective():
-                    return b * factor
-                case float(), float():
-                    return _finite(a * b)
+            factor, other = (b, a) if isinstance(a, Objective) else (a, b)
+            match factor, other:
+                case float(number), Objective() as term:
+                    return term * number
+                case _Factor(schedule, number), Objective() as term:
+                    return term * schedule * number
+                case (_Factor(schedule, x), float(y)) | (float(y), _Factor(schedule, x)):
+                    return _Factor(schedule, _finite(x * y))
+                case float(x), float(y):
+                    return _finite(x * y)
             raise _error(f"{ast.unparse(node)!r}: a product needs a number and a term.")
         if isinstance(a, Objective) and isinstance(b, Objective):
             return a + b if isinstance(op, ast.Add) else a - b
@@ -124,16 +139,19 @@ def _binary(a: Value, op: ast.operator, b: Value, node: ast.expr) -> Objective |
 
 
 def _finite(number: float) -> float:
-    if not math.isfinite(number):
-        raise _error(f"{number} is not a weight; write a finite number.")
-    return float(number)
+    try:
+        if math.isfinite(wide := float(number)):
+            return wide
+    except OverflowError:  # a whole number beyond all floats
+        pass
+    raise _error("a number is too large; write a finite one.")
 
 
-def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objective | Schedule:
+def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objective | _Factor:
     options = _options(name, keywords)
     try:
         if name in SCHEDULES:
-            return _schedule(name, args, options)
+            return _Factor(_schedule(name, args, options))
         if name in RULES:
             return _ruled(name, args, options)
         if name in TERMS:
@@ -142,8 +160,9 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objec
             return TERMS[name](*places, **options)
     except ConfigError:
         raise
-    except (TypeError, ValueError) as error:
-        raise _error(f"{name}(...): {error}.") from None
+    except ValueError as error:
+        said = str(error)
+        raise _error(f"{said if said.startswith(name) else f'{name}: {said}'}.") from None
     known = (*TERMS, *SCHEDULES, *RULES)
     raise _error(f"unknown term {name!r}{nearest(name, known, quoted=True)}; known: {', '.join(known)}.")
 
@@ -151,6 +170,8 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Objec
 def _options(name: str, keywords: list[ast.keyword]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for keyword in keywords:
+        if keyword.arg in options:
+            raise _error(f"{name}: {keyword.arg} is given twice.")
         match keyword.value:
             case ast.Constant(value=value) if keyword.arg is not None:
                 options[keyword.arg] = value
@@ -164,12 +185,12 @@ def _options(name: str, keywords: list[ast.keyword]) -> dict[str, Any]:
 
 
 def _schedule(name: str, args: list[ast.expr], options: dict[str, Any]) -> Schedule:
-    numbers = [a.value for a in args if isinstance(a, ast.Constant) and isinstance(a.value, (int, float))]
-    if len(numbers) != len(args) or not numbers or options:
-        what = "ROUNDS, TURN) takes two whole numbers" if name == "alternate" else "FRACTION) takes one number in 0..1"
+    kinds, most, what = (int, float), 1, "FRACTION) takes one number in 0..1"
+    if name == "alternate":
+        kinds, most, what = (int,), 2, "ROUNDS, TURN) takes two whole numbers"
+    numbers = [a.value for a in args if isinstance(a, ast.Constant) and type(a.value) in kinds]
+    if len(numbers) != len(args) or not 1 <= len(numbers) <= most or options:
         raise _error(f"{name}({what}.")
-    if name == "alternate" and not all(isinstance(n, int) for n in numbers):
-        raise _error("alternate(ROUNDS, TURN) takes two whole numbers.")
     return SCHEDULES[name](*numbers)
 
 
@@ -178,6 +199,8 @@ def _ruled(name: str, args: list[ast.expr], options: dict[str, Any]) -> Objectiv
     if len(inner) != 1 or not isinstance(inner[0], Objective):
         raise _error(f"{name}(OBJECTIVE) takes one objective, e.g. {name}(nll(RETAIN) - nll(FORGET)).")
     _known(name, options, inspect.signature(RULES[name]).parameters)
+    for key, value in options.items():
+        _number(name, key, value)
     return inner[0].ruled(RULES[name](**options))
 
 
@@ -222,7 +245,11 @@ def _check_options(name: str, options: dict[str, Any], known: list[str]) -> None
             options[key] = {"True": True, "False": False}.get(str(value), value)
             if not isinstance(options[key], bool):
                 raise _error(f"{name}: {key}={value!r}; expected True or False.")
-        elif isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise _error(f"{name}: {key}={value!r}; expected a number.")
         else:
-            _finite(value)
+            _number(name, key, value)
+
+
+def _number(name: str, key: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _error(f"{name}: {key}={value!r}; expected a number.")
+    _finite(value)

@@ -37,6 +37,8 @@ def dpo(win: View, lose: View, *, beta: float = 0.1) -> Objective:
     """Direct preference optimisation (arXiv 2305.18290, eq. 7): -E log sigmoid(beta (r(win) - r(lose))), r the
     log-ratio. The two views are bound example by example."""
     positive("dpo", beta=beta)
+    if win is lose:
+        raise ValueError(f"dpo: prefers {win.name} to itself; name two views, e.g. dpo(IDK, FORGET)")
 
     def value(w: TokenStats, s: TokenStats) -> Tensor:
         assert w.examples == s.examples and w.total_examples == s.total_examples, "a pair is bound example by example"

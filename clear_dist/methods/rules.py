@@ -15,6 +15,8 @@ from torch import Tensor
 
 from clear_dist.types import View
 
+from .text import number
+
 if TYPE_CHECKING:
     from .objective import Objective
 
@@ -76,7 +78,7 @@ class Orthogonal:
         return torch.stack([gram.new_tensor(1.0), -_along(gram[0, 1], gram[1, 1])])
 
     def shown(self, equation: str) -> str:
-        return f"orthogonal({equation}, until={self.until:g})"
+        return f"orthogonal({equation}, until={number(self.until)})"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from .text import number
+
+MAX_ROUNDS = 1_000_000
+
 
 class Schedule(Protocol):
     """A weight that changes over training."""
@@ -32,7 +36,7 @@ class Until:
         return 1.0 if progress < self.fraction else 0.0
 
     def __str__(self) -> str:
-        return f"until({self.fraction:g})"
+        return f"until({number(self.fraction)})"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class After:
         return 0.0 if progress < self.fraction else 1.0
 
     def __str__(self) -> str:
-        return f"after({self.fraction:g})"
+        return f"after({number(self.fraction)})"
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ class Alternate:
     turn: int = 0
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.turn not in (0, 1):
-            raise ValueError(f"alternate: rounds >= 1 and turn 0 or 1, got {self.rounds} and {self.turn}")
+        if not 1 <= self.rounds <= MAX_ROUNDS or self.turn not in (0, 1):
+            raise ValueError(f"alternate: rounds in 1..{MAX_ROUNDS} and turn 0 or 1, got {self.rounds} and {self.turn}")
 
     def at(self, progress: float) -> float:
         # The small constant keeps 1/3 * 3 from falling into the part before.

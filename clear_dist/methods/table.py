@@ -85,7 +85,9 @@ def scrub(
     """Stay with the teacher on retain, move away from it on forget.
 
     ``forget_until`` < 1 stops the moving away after that fraction of training; ``alternate`` = n takes turns, n times,
-    between moving away and staying (the original method, arXiv 2302.09880, does both)."""
+    between moving away and staying (the original method, arXiv 2302.09880, does both; say one of them)."""
+    if alternate and forget_until < 1:
+        raise ValueError("scrub: alternate and forget_until both say when to move away; give one of them")
     away = forget_weight * kl(FORGET, direction="forward")
     stay = alpha * kl(RETAIN, direction="forward") + gamma * nll(RETAIN)
     if alternate:

@@ -18,6 +18,7 @@ from torch import Tensor
 from clear_dist.types import TokenStats, View
 
 from .objective import SEQUENCE, Objective, ParameterSet, Penalty, Term, Want, Weighted
+from .text import number
 
 FORGET, RETAIN, IDK, RANDOM = View.FORGET, View.RETAIN, View.IDK, View.RANDOM
 PRIVATE, SAFE, GUIDE, AUGMENTED = View.PRIVATE, View.SAFE, View.GUIDE, View.AUGMENTED
@@ -57,7 +58,7 @@ def not_negative(term_name: str, **numbers: float) -> None:
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _other(value: object, default: object) -> object:
@@ -127,8 +128,10 @@ def vocabulary_npo(view: View, *, beta: float = 0.1) -> Objective:
     """What the public CLEAR code calls npo, for comparison only: E over positions of whole sequences and over the
     whole vocabulary of (2/beta) log(1 + (pi(v)/pi_o(v))^beta). It never looks at which token the answer holds."""
     positive("vocabulary_npo", beta=beta)
-    stat = f"npo_vocab({beta:g})"
-    return term(label("vocabulary_npo", view, beta=beta), (view,), {SEQUENCE + stat}, _over_sequence(stat, "example"))
+    stat = f"npo_vocab({number(float(beta))})"
+    return term(
+        label("vocabulary_npo", view, beta=float(beta)), (view,), {SEQUENCE + stat}, _over_sequence(stat, "example")
+    )
 
 
 def wga(view: View, *, alpha: float = 1.0) -> Objective:
