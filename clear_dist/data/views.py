@@ -140,6 +140,11 @@ def guide_pool(taught: Sequence[Taught]) -> Pool:
             guided = _answering(told.example, answer, id=f"{told.example.id}/{i}")
             examples.append(guided)
             reference.append(replace(guided, question=told.prompt))
+    if not taught:
+        raise ConfigError(
+            "the view GUIDE is empty: nothing could be asked of the original. Questions without a picture need an "
+            "--instruction with {question} in it; or choose a method without GUIDE."
+        )
     if not examples:
         raise ConfigError(
             f"the view GUIDE is empty: the original gave no safe answer to any of {len(taught)} questions under the "
