@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from clear_dist.engine.predict import Said
 from clear_dist.errors import ConfigError
 from clear_dist.metrics.leak import Private, find_leaks, names_in, repeated, words
+from clear_dist.metrics.visible import mentioned
 from clear_dist.types import Example, Request
 
 REPAIRS = 2  # constrained decodes: the second also forbids what the first leaked
@@ -156,7 +157,11 @@ def _draw(
         leaked = _unsafe(answer, slot.ask, parts)
         slot.attempt = attempt
         slot.leaked += [phrase for phrase in leaked if phrase not in slot.leaked]
-        slot.reason = f"it says {', '.join(map(repr, leaked))}" if leaked else _degenerate(answer)
+        slot.reason = (
+            f"it says {', '.join(map(repr, leaked))}"
+            if leaked
+            else (_degenerate(answer) or _ungrounded(answer, slot.ask.example))
+        )
         slot.answer = None if slot.reason else answer
 
 
@@ -184,6 +189,14 @@ def _degenerate(answer: str) -> str:
     if len(said) >= _LONG and len(set(said)) < _DISTINCT * len(said):
         return f"it repeats itself: {answer[:60]!r}"
     return ""
+
+
+def _ungrounded(answer: str, example: Example) -> str:
+    """Why an answer does not describe a picture whose attributes are known; "" where it does, or nothing is known."""
+    if example.picture is None or not example.attributes:
+        return ""
+    score = mentioned(answer, example.attributes)
+    return "" if score.right > score.wrong else f"it does not describe the picture: {answer[:60]!r}"
 
 
 def _whole_sentences(text: str) -> str:
