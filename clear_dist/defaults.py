@@ -49,7 +49,7 @@ MINI_METHODS: Final[Mapping[str, Values]] = {
     "ga_entropy": {"epochs": 8},
     "dpo": {"epochs": 12, "set": {"retain_weight": 1.0}},
     "llmu": {"epochs": 8},
-    "rmu": {"epochs": 12, "set": {"layer": 1, "c": 6.5, "alpha": 4.0}},
+    "rmu": {"epochs": 12, "set": {"layer": 1, "c": 30.0, "alpha": 1.0}},
     "twins": {"epochs": 12},
     "scrub_bio": {"epochs": 8},
     "sparsity": {"epochs": 8},

@@ -29,7 +29,7 @@ from .evaluate import compare
 from .finetune import cached, derived
 from .reference import reference_of
 from .training import export, fit, make_plan, prepare_model
-from .views import check_objective, teach, views_of
+from .views import check_objective, taught_by, views_of
 
 MONITORED = 256  # examples of each set that --eval-every asks about
 
@@ -114,7 +114,7 @@ def unlearn(
 ) -> Path:
     """Train the objective from the original; returns the folder to load the unlearned model from."""
     layers = check_objective(config, objective, info)
-    views = views_of(config, objective, data, teach(config, objective, data, info, world))
+    views = views_of(config, objective, data, taught_by(config, objective, data, info, world))
     plan, stream = make_plan(config, info, objective, views.pools, views.batch, world, reference=views.reference)
     say("\n".join(f"  {line}" for line in plan.lines(config, world)), world.main)
     model = prepare_model(config, info, plan.bf16, layers)

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 from clear_dist.config import UnlearnConfig
 from clear_dist.data.load import Dataset
-from clear_dist.data.prompts import IDK_ANSWERS, instruction_for
-from clear_dist.data.views import TAUGHT, Taught, build_pools, open_queries, private_examples
+from clear_dist.data.prompts import IDK_ANSWERS
+from clear_dist.data.views import TAUGHT, Taught, build_pools, private_examples
 from clear_dist.engine.stream import leader
 from clear_dist.engine.world import World
 from clear_dist.errors import ConfigError
 from clear_dist.methods import Objective
+from clear_dist.metrics.leak import private_of
 from clear_dist.models import ModelInfo
 from clear_dist.types import Example, View
 
-from .teacher import leaks_of, teacher_answers
+from .teacher import leaks_of, teach
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,16 @@ def views_of(
     (refusals stand in, so that sizes and lengths can be checked)."""
     needed = objective.needs.views
     asked = bool(TAUGHT & set(needed))
+    leaks = leaks_of(private_of([*data.train["forget"], *data.sets.get("forget", [])]))
     if taught is None and asked:
         stand_in = tuple(IDK_ANSWERS[:1]) * config.guide_samples
-        taught = [Taught(e, e.question, stand_in) for e in private_of(data) if e.picture is not None]
+        private = private_examples(data.train["forget"], leaks)
+        taught = [Taught(e, e.question, stand_in) for e in private if e.picture is not None]
     pools = build_pools(
         needed,
         data.train,
         seed=config.seed,
-        leaks=leaks_of(data.train["forget"]),
+        leaks=leaks,
         taught=taught or (),
         idk_answers=config.idk_answers or IDK_ANSWERS,
     )
@@ -58,26 +61,21 @@ def views_of(
     return Views({view: pool.examples for view, pool in pools.items()}, reference, batch)
 
 
-def teach(config: UnlearnConfig, objective: Objective, data: Dataset, original: ModelInfo, world: World):
+def taught_by(
+    config: UnlearnConfig, objective: Objective, data: Dataset, original: ModelInfo, world: World
+) -> Sequence[Taught]:
     """The teacher's safe answers where the objective looks at them: made once by the original, kept in the cache."""
     if not TAUGHT & set(objective.needs.views):
         return ()
-    private = private_of(data)
-    return teacher_answers(
-        [*private, *open_queries(private)],
-        original,
+    taught, _ = teach(
         data,
+        original,
         world,
-        instruction=instruction_for(config.data, config.guide_instruction),
+        instruction=config.guide_instruction,
         samples=config.guide_samples,
         seed=config.seed,
-        max_length=config.max_length,
     )
-
-
-def private_of(data: Dataset) -> list[Example]:
-    """The forget examples whose answers hold private information."""
-    return private_examples(data.train["forget"], leaks_of(data.train["forget"]))
+    return taught
 
 
 def check_objective(config: UnlearnConfig, objective: Objective, info: ModelInfo) -> tuple[int, ...] | None:
