@@ -54,7 +54,7 @@ def misdirect(
         raise ValueError(f"misdirect: control is {control!r}; expected fixed or redrawn")
     target = "control" if control == "fixed" else "redrawn"
     want = Hidden(_layer("misdirect", layer), target, float(scale), int(seed), bool(images), bool(average))
-    options = {"control": None if control == "fixed" else "'redrawn'", "seed": seed or None}
+    options = {"control": None if control == "fixed" else control, "seed": seed or None}
     name = label("misdirect", view, layer=want.layer, scale=want.scale, **_flags(want), **options)
     return term(name, (view,), {want}, _mean_square(want))
 
