@@ -68,8 +68,8 @@ class VisionStep(nn.Module):
     """Student and reference in one forward, statistics out, as ``engine.step.StepModule`` does for language.
 
     The student sees all pictures in one pass: where its batch normalisation is in train mode, the statistics are
-    those of all views together (``freeze_batchnorm`` makes every picture's loss its own). The reference is frozen and
-    always in evaluation mode.
+    those of all views together (``freeze_batchnorm`` makes every picture's loss its own). The reference is frozen (in
+    place) and always in evaluation mode.
     """
 
     def __init__(self, student: VisionModel, reference: VisionModel | None = None) -> None:
