@@ -14,7 +14,7 @@ from torch import Tensor
 from clear_dist.engine.checkpoint import latest_checkpoint
 from clear_dist.engine.export import all_tensors, release, trainable_tensors
 from clear_dist.engine.monitor import Monitor
-from clear_dist.engine.optimizer import L1Norm
+from clear_dist.engine.optimizer import L1Norm, make_optimizer
 from clear_dist.engine.step import StepModule
 from clear_dist.engine.world import World
 from clear_dist.methods import FORGET as F
@@ -237,6 +237,36 @@ def test_evaluation_lines_lie_between_steps(student: Model, world: World, tmp_pa
     now = {n: sum(math.exp(sum(lp := alone(student, e)) / len(lp)) for e in s) / len(s) for n, s in SETS.items()}
     measured = {k: v for k, v in lines[-1]["eval"].items() if k.startswith("probability/")}
     assert measured == pytest.approx({f"probability/{n}": p for n, p in now.items()}, rel=1e-4)
+
+
+def test_evaluation_before_the_first_step_happens_once(base_dir: Path, world: World, tmp_path: Path) -> None:
+    """Step 0 is measured by a run that starts, and kept, not measured again, by one that resumes."""
+    asked: list[int] = []
+
+    def count(engine: Any, step: int) -> dict[str, float]:
+        asked.append(step)
+        return {"asked": float(len(asked))}
+
+    common: dict[str, Any] = {"steps": 4, "checkpoint_every": 2, "eval_every": 2, "on_eval": count}
+    for more in ({"stop_after": 2}, {"resume": True}):
+        model = fresh(base_dir)
+        release(run(step_module(model), model, OBJECTIVE, world, tmp_path, **common, **more))
+    assert asked == [0, 2, 4]
+    evaluations = [(line["step"], line["eval"]["asked"]) for line in metrics(tmp_path) if "eval" in line]
+    assert evaluations == [(0, 1.0), (2, 2.0), (4, 3.0)]
+    assert [line["step"] for line in metrics(tmp_path)] == [0, 1, 2, 2, 3, 4, 4]
+    assert metrics(tmp_path)[0] == {"step": 0, "eval": {"asked": 1.0}}
+
+
+def test_plain_sgd_steps_along_the_gradient() -> None:
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = make_optimizer("sgd", [weight], 0.5, 0.25, torch.device("cpu"))
+    for _ in range(2):  # no momentum: the second step knows nothing of the first
+        before = weight.detach().clone()
+        weight.grad = torch.tensor([3.0, 4.0])
+        optimizer.step()
+        assert torch.equal(weight.detach(), before - 0.5 * (torch.tensor([3.0, 4.0]) + 0.25 * before))
+    assert isinstance(make_optimizer("adamw", [weight], 0.5, 0.25, torch.device("cpu")), torch.optim.AdamW)
 
 
 SETS = {"forget": FORGET, "retain": RETAIN}
