@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clear_dist.methods import Needs, Objective, needs_reference
 from clear_dist.methods.objective import SEQUENCE
 from clear_dist.models import Family, hidden_states, reference_mode
-from clear_dist.ops import control_vector, hidden_distance, token_stats
+from clear_dist.ops import control_noise, control_vector, hidden_distance, token_stats
 from clear_dist.types import Batch, Hidden, ReferenceStates, TokenStats, View
 
 Values = dict[str, dict[str | Hidden, Tensor]]
@@ -198,11 +198,9 @@ def _rows(flat: Tensor, batch: Batch, view: View) -> Tensor:
 
 
 def _redrawn(like: Tensor, seed: int, batch: Batch) -> Tensor:
-    """Noise as the public CLEAR code's: uniform, normalised over everything it is drawn for; here a function of the
-    batch's examples, so that a run can be repeated."""
+    """Noise as the public CLEAR code's; here a function of the batch's examples, so that a run can be repeated."""
     generator = torch.Generator().manual_seed(zlib.crc32("\n".join(batch.example_ids).encode(), seed))
-    noise = torch.rand(like.shape, generator=generator, dtype=torch.float32)
-    return (noise / noise.norm().clamp(min=1e-12)).to(like.device)
+    return control_noise(*like.shape, generator).to(like.device)
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,14 @@ def idk(retain_weight: float = 1.0) -> Objective:
     return retain_weight * nll(RETAIN) + nll(IDK)
 
 
-def dpo_(beta: float = 0.1, idk_weight: float = 1.0, dpo_weight: float = 1.0) -> Objective:
+def dpo_(beta: float = 0.1, idk_weight: float = 1.0, dpo_weight: float = 1.0, answers: str = "idk") -> Objective:
     """Prefer "I don't know" to the true answer. The paper's reference is the original fine-tuned on the IDK answers
-    (give it with --reference-model); here the original, unless told otherwise."""
-    return weighted(idk_weight, nll(IDK)) + dpo_weight * dpo(IDK, FORGET, beta=beta)
+    (give it with --reference-model); here the original, unless told otherwise. ``answers``: idk, or random (another
+    identity, as for vision models)."""
+    if answers not in ("idk", "random"):
+        raise ValueError(f"dpo: answers is {answers!r}; expected idk or random")
+    view = IDK if answers == "idk" else RANDOM
+    return weighted(idk_weight, nll(view)) + dpo_weight * dpo(view, FORGET, beta=beta)
 
 
 def npo_(beta: float = 1.0) -> Objective:
