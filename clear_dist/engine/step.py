@@ -200,7 +200,7 @@ def _rows(flat: Tensor, batch: Batch, view: View) -> Tensor:
 def _redrawn(like: Tensor, seed: int, batch: Batch) -> Tensor:
     """Noise as the public CLEAR code's; here a function of the batch's examples, so that a run can be repeated."""
     generator = torch.Generator().manual_seed(zlib.crc32("\n".join(batch.example_ids).encode(), seed))
-    return control_noise(*like.shape, generator).to(like.device)
+    return control_noise(like.shape[0], like.shape[1], generator).to(like.device)
 
 
 @dataclass(frozen=True)
