@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib import rc_context
@@ -59,17 +60,57 @@ def front(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
     """Draws retain against forget accuracy of several runs and returns the methods on the Pareto front.
 
     Args:
-        rows: one per run: "method", "forget" and "retain" in [0, 1], and "seed" where there are several. Runs of one
-            method are small dots, their mean a large one. Methods "original" and "gold" are landmarks.
+        rows: one per run: "method", "forget" and "retain" in [0, 1], "seed" where there are several, and "family" where
+            several points belong to one method (a grid's): they share a colour. Runs of one method are small dots,
+            their median a large one. Methods "original" and "gold" are landmarks. With many methods, or
+            grids, a key at the side, best retention first, takes the place of names; the front is named in both.
         path: ends in .png, .svg or .pdf.
 
     Raises UserError if a row lacks a field or a value lies outside [0, 1], or if there is no row.
     """
+    runs, families = _read(rows, path)
+    middle = {m: (median(x for x, _ in p), median(y for _, y in p)) for m, p in runs.items()}
+    best = pareto({m: at for m, at in middle.items() if m not in ANCHORS})
+    looks = _looks(families)
+
+    keyed = len(middle) > NAMED or len(set(families.values())) < len(families)
+    columns = -(-len(middle) // KEY_ROWS) if keyed else 0
+    figure = Figure(figsize=(7.2 + KEY_WIDTH * columns, 5.0 if not keyed else 6.2), layout="constrained")
+    parts: Any = figure.subplots(1, 1 + columns, width_ratios=[7.2, *[KEY_WIDTH] * columns], squeeze=False)
+    axes = parts[0, 0]
+    _plot(axes, runs, middle, best, looks)
+    for column in range(columns):
+        order = sorted(middle, key=lambda m: (m not in ANCHORS, -middle[m][1], middle[m][0]))
+        _key(parts[0, 1 + column], order[column * KEY_ROWS : (column + 1) * KEY_ROWS], middle, best, looks)
+    canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()  # settles the layout, so that labels can be measured
+    dots = [(at, 6) for at in middle.values()] + [(at, 3) for points in runs.values() for at in points]
+    taken = []
+    for at, radius in dots:
+        x, y = axes.transData.transform(at)
+        taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
+    for method, at in middle.items():
+        if not keyed or method in best or method in ANCHORS:
+            _label(axes, canvas.get_renderer(), method, at, taken, looks[method][0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "clear_dist"}):  # SVG ids are random otherwise
+        figure.savefig(path, dpi=180, metadata=_METADATA[path.suffix])
+    return best
+
+
+NAMED = 12  # methods that are named beside their points; with more of them a key takes over
+KEY_ROWS, KEY_WIDTH = 34, 3.1  # entries of a column of the key; inches
+SHAPES = "o^DvPX"
+
+
+def _read(rows: Sequence[Mapping[str, Any]], path: Path) -> tuple[dict[str, list[Point]], dict[str, str]]:
+    """(method -> its runs, method -> family), checked."""
     if not rows:
         raise UserError("front: there is no run to draw; expected at least one row")
     if path.suffix not in _METADATA:
         raise UserError(f"front: {path} must end in {', '.join(_METADATA)}")
     runs: dict[str, list[Point]] = {}
+    families: dict[str, str] = {}
     for i, row in enumerate(rows):
         try:
             x, y, method = float(row["forget"]), float(row["retain"]), str(row["method"])
@@ -78,37 +119,69 @@ def front(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise UserError(f"front: row {i} ({method}): forget and retain must lie in [0, 1], got {x} and {y}")
         runs.setdefault(method, []).append((x, y))
-    means = {m: (sum(x for x, _ in p) / len(p), sum(y for _, y in p) / len(p)) for m, p in runs.items()}
-    best = pareto({m: at for m, at in means.items() if m not in ANCHORS})
+        families[method] = str(row.get("family", method))
+    return runs, families
 
-    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
-    axes = figure.subplots()
+
+def _looks(families: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """method -> (colour, marker): one colour within a family; no two alike among 42 methods without grids."""
+    colors = {family: i for i, family in enumerate(dict.fromkeys(f for m, f in families.items() if m not in ANCHORS))}
+    members: dict[str, int] = {}
+    looks = {}
+    for method, family in families.items():
+        if method in ANCHORS:
+            looks[method] = (LIGHT.ink, ANCHORS[method])
+            continue
+        turn, color = divmod(colors[family], len(SERIES))
+        member = members[family] = members.get(family, -1) + 1
+        looks[method] = (SERIES[color], SHAPES[(turn + member) % len(SHAPES)])
+    return looks
+
+
+def _plot(
+    axes: Axes,
+    runs: Mapping[str, Sequence[Point]],
+    middle: Mapping[str, Point],
+    best: Sequence[str],
+    looks: Mapping[str, tuple[str, str]],
+) -> None:
     dress(axes, LIGHT)
     axes.grid(axis="x", color=LIGHT.grid, linewidth=0.8)
     axes.set_xlim(-0.05, 1.05)
     axes.set_ylim(-0.05, 1.08)
     axes.set_xlabel("still known of the people to forget  (lower is better)", color=LIGHT.soft, fontsize=9.5)
     axes.set_ylabel("still known of everybody else  (higher is better)", color=LIGHT.soft, fontsize=9.5)
-    axes.plot(
-        [means[m][0] for m in best], [means[m][1] for m in best], color=LIGHT.soft, linewidth=1, linestyle=(0, (4, 3))
-    )
-    colors = {m: SERIES[i % len(SERIES)] for i, m in enumerate(m for m in means if m not in ANCHORS)}
+    line = [middle[m] for m in best]
+    axes.plot([x for x, _ in line], [y for _, y in line], color=LIGHT.soft, linewidth=1, linestyle=(0, (4, 3)))
     for method, points in runs.items():
-        color = colors.get(method, LIGHT.ink)
+        color, shape = looks[method]
         if len(points) > 1:
             axes.scatter(*zip(*points, strict=True), s=14, color=color, alpha=0.45, linewidths=0)
         size = 150 if method == "gold" else 64
-        axes.scatter(*means[method], s=size, color=color, marker=ANCHORS.get(method, "o"), zorder=3, linewidths=0)
-    canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # settles the layout, so that labels can be measured
-    dots = [(at, 6) for at in means.values()] + [(at, 3) for points in runs.values() for at in points]
-    taken = []
-    for at, radius in dots:
-        x, y = axes.transData.transform(at)
-        taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
-    for method, at in means.items():
-        _label(axes, canvas.get_renderer(), method, at, taken, colors.get(method, LIGHT.ink))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "clear_dist"}):  # SVG ids are random otherwise
-        figure.savefig(path, dpi=180, metadata=_METADATA[path.suffix])
-    return best
+        axes.scatter(*middle[method], s=size, color=color, marker=shape, zorder=3, linewidths=0.6, edgecolors="white")
+
+
+def _key(
+    axes: Axes,
+    methods: Sequence[str],
+    middle: Mapping[str, Point],
+    best: Sequence[str],
+    looks: Mapping[str, tuple[str, str]],
+) -> None:
+    """A line a method: its marker, its name (bold on the front), its medians."""
+    axes.set_xlim(0, 1)
+    axes.set_ylim(KEY_ROWS, -1)
+    axes.axis("off")
+    for x, text in ((0.83, "forget"), (1.0, "retain")):
+        axes.text(x, -0.6, text, ha="right", va="center", fontsize=7.5, color=LIGHT.soft)
+    for i, method in enumerate(methods):
+        color, shape = looks[method]
+        axes.scatter(0.03, i + 0.4, s=60 if method == "gold" else 30, color=color, marker=shape, linewidths=0)
+        weight = "bold" if method in best else "normal"
+        name = method if len(method) <= LONGEST else f"{method[: LONGEST - 1]}…"
+        axes.text(0.08, i + 0.4, plain(name), va="center", fontsize=7.8, color=LIGHT.ink, fontweight=weight)
+        for x, value in zip((0.83, 1.0), middle[method], strict=True):
+            axes.text(x, i + 0.4, f"{value:.2f}", ha="right", va="center", fontsize=7.8, color=LIGHT.soft)
+
+
+LONGEST = 30  # characters of a name in the key
