@@ -317,7 +317,7 @@ class UnlearnConfig(TrainFields):
 
 
 # A sweep sets these itself, run by run.
-_OF_ONE_RUN = frozenset({"method", "objective", "set", "seed", "steps", "max_steps", "out", "resume", "dry_run"})
+_OF_ONE_RUN = frozenset({"method", "objective", "set", "seed", "steps", "out", "resume", "dry_run"})
 _IN_PRESETS = frozenset(key for preset in (MINI_UNLEARN, PAPER_UNLEARN) for key in preset if key != "set")
 
 
