@@ -106,14 +106,22 @@ def generate(
 
 
 def spellings(processor: TokenProcessor, phrases: Sequence[str]) -> list[list[int]]:
-    """Token sequences that spell a phrase, for ``forbidden``: at the start of an answer and inside it, in its own
-    case, in lower and upper case and with a capital. A tokenizer may know further ways: check what comes out."""
+    """Token sequences that spell a phrase, for ``forbidden``: at the start of an answer, inside it and behind a
+    bracket; in its own case, in lower and upper case and with capitals. A tokenizer may know further ways: check what
+    comes out."""
     tokenizer = processor.tokenizer
+
+    def plain(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+
+    bracket = plain("(")
     found: dict[tuple[int, ...], None] = {}
     for phrase in phrases:
         for form in dict.fromkeys((phrase, phrase.lower(), phrase.upper(), phrase.capitalize(), phrase.title())):
-            ways = [processor.encode_answer(form)[:-1]]
-            ways += [list(tokenizer(lead + form, add_special_tokens=False)["input_ids"]) for lead in ("", " ")]  # type: ignore[arg-type]
+            ways = [processor.encode_answer(form)[:-1], plain(form), plain(f" {form}")]
+            glued = plain(f"({form}")
+            if glued[: len(bracket)] == bracket:
+                ways.append(glued[len(bracket) :])
             for ids in ways:
                 if ids and tokenizer.unk_token_id not in ids and ids != [processor.eos_id]:
                     found[tuple(ids)] = None
