@@ -141,7 +141,7 @@ class GradientShards:
         total = torch.zeros((), dtype=torch.float64, device=a[0].device if a else None)
         for x, y in zip(a, b, strict=True):
             for s, t in zip(x.split(_CHUNK), y.split(_CHUNK), strict=True):
-                total += torch.dot(s.double(), t.double())
+                total += torch.dot(s.double(), t.double()).to(total.device)  # offloading may be partial
         return total
 
     @staticmethod
@@ -189,13 +189,8 @@ class GradientShards:
         if self._whole:
             yield optimizer.grad_partitions_flat_buffer
         if self._offloaded:
-            whole = self._whole
-            yield from (
-                m.grad
-                for m in (
-                    optimizer.fp32_partitioned_groups_flat if whole else optimizer.single_partition_of_fp32_groups
-                )
-            )
+            flats = optimizer.fp32_partitioned_groups_flat if self._whole else optimizer.single_partition_of_fp32_groups
+            yield from (flat.grad for flat in flats)
 
     def _pieces(self) -> list[_Piece]:
         """Found anew each time: DeepSpeed allocates some of these buffers once per step."""

@@ -51,6 +51,6 @@ def _write(file: TextIO, line: Mapping[str, Any], log: Callable[[int, Mapping[st
     file.write(json.dumps(line) + "\n")
     file.flush()
     numbers = {k: v for k, v in line.items() if isinstance(v, (int, float)) and k != "step"}
-    numbers |= {f"parts/{k}": v for k, v in line.get("parts", {}).items()}
-    numbers |= {f"eval/{k}": v for k, v in line.get("eval", {}).items()}
+    for kind in ("parts", "coefficients", "eval"):
+        numbers |= {f"{kind}/{k}": v for k, v in line.get(kind, {}).items()}
     log(line["step"], numbers)
