@@ -2,7 +2,7 @@
 
     {"v":1, "models":{MODEL:{"sets":{SET:{"all"|"text"|"visual":{METRIC:{"value","ci","n"[,"note"]}|null}}},
                              "forget_quality":{"p","ln_p","ks","n"}|null, "model_utility":{..}|null,
-                             "real_metric":{..}|null}},
+                             "real_metric":{..}|null, "aftermath":{MEASURE:{..}|null}|null}},
      "seconds":{...}}
 
 METRIC is one of METRICS. What was not measured is null, never 0.
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clear_dist.evaluation.aftermath import aftermath
 from clear_dist.evaluation.control import is_control
 from clear_dist.evaluation.predict import ratio_of
 from clear_dist.metrics.forget_quality import forget_quality
@@ -27,7 +28,7 @@ from clear_dist.metrics.interval import DRAWS, Estimate, mean_interval, percenti
 from clear_dist.metrics.record import VERSION, Record
 from clear_dist.metrics.truth_ratio import Mean, truth_score
 from clear_dist.metrics.utility import harmonic_means
-from clear_dist.types import SETS, SetName, UserError
+from clear_dist.types import SETS, Example, SetName, UserError
 
 GROUPS = ("all", "text", "visual")
 METRICS = (
@@ -152,6 +153,7 @@ def _quality(model: Sequence[Record], gold: Sequence[Record], mean: Mean) -> dic
 def summarise(
     records: Iterable[Record],
     *,
+    forget: Sequence[Example] = (),
     gold: str = "gold",
     truth_ratio: Mean = "geometric",
     seconds: Mapping[str, float] | None = None,
@@ -162,6 +164,8 @@ def summarise(
 
     Args:
         records: of any number of models, in any order.
+        forget: the forget set's examples, which know what is to be seen on a picture; without them ``aftermath`` is
+            null.
         gold: the model forget quality is measured against; where it is absent, forget quality is null.
         truth_ratio: how wrong answers are averaged; geometric reproduces TOFU's published logs.
         seconds: what took how long, passed through.
@@ -185,6 +189,7 @@ def summarise(
                 for name, part in sets.items()
             },
             "forget_quality": quality,
+            "aftermath": None if is_control(model) else aftermath(rows, forget, seed=seed, draws=draws),
             "model_utility": _utility(averager, tables),
             "real_metric": averager.harmonic(
                 [tables["real_faces"], tables["real_world"]],

@@ -85,6 +85,13 @@ def check_examples(sets: Mapping[Any, Sequence[Example]], info: ModelInfo, max_l
                 )
 
 
+def spells(text: str, info: ModelInfo) -> bool:
+    """Whether the model's tokenizer knows every word of a text."""
+    processor = info.processor
+    unknown = processor.tokenizer.unk_token_id
+    return unknown in (None, processor.eos_id) or unknown not in processor.encode_answer(text)
+
+
 def model_dir(name: str | Path, flag: str) -> str | Path:
     """A model named by a run directory is that run's ``model/`` or ``adapter/``; anything else is itself."""
     path = Path(name)

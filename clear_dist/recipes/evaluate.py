@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clear_dist.config import EvaluateConfig
 from clear_dist.data.clear import cache_directory
 from clear_dist.data.images import decode
 from clear_dist.data.load import Dataset
+from clear_dist.data.prompts import INFORMATION_QUESTION
+from clear_dist.data.views import open_queries
 from clear_dist.engine.predict import ModelPredictor
 from clear_dist.engine.world import World, barrier, close_world, gather, init_world
 from clear_dist.evaluation.control import shuffle_pictures
@@ -19,15 +22,16 @@ from clear_dist.evaluation.predict import MAX_NEW_TOKENS, evaluate
 from clear_dist.evaluation.records import write_records
 from clear_dist.evaluation.summary import summarise, write_summary
 from clear_dist.metrics.record import Record, control_name, read_records
-from clear_dist.models import inspect_model, load_model, weights_digest
+from clear_dist.models import ModelInfo, inspect_model, load_model, weights_digest
 from clear_dist.services.progress import console, say, task
 from clear_dist.services.rundir import write_run
 from clear_dist.types import Example, SetName
 
-from .common import Stopwatch, check_examples, claim, limited, model_dir, only_on_main, open_data, release_claim
+from .common import Stopwatch, check_examples, claim, limited, model_dir, only_on_main, open_data, release_claim, spells
 
 PICTURE_SIDE = 192  # pixels, of the pictures kept for the report
 PICTURES_KEPT = 400  # of each set
+OPEN_QUERIES = 100  # pictures asked the open query where none is unseen
 
 
 def run(config: EvaluateConfig) -> None:
@@ -84,6 +88,8 @@ def compare(
     gold) are kept in the cache under digests of model, data and settings.
     """
     sets = limited(data.sets, limit)
+    infos = [inspect_model(model_dir(folder, f"--{name}")) for name, folder in folders.items()]
+    sets["forget"] = [*sets.get("forget", []), *open_queries_of(sets.get("forget", []), infos)]
     watch = watch or Stopwatch()
     records: list[Record] = []
     with watch("evaluate"):
@@ -95,13 +101,22 @@ def compare(
         from clear_dist.report.tables import compare_table
 
         write_records(out / "records.jsonl", records)
-        summary = summarise(records, seconds=watch.seconds)
+        summary = summarise(records, forget=sets["forget"], seconds=watch.seconds)
         write_summary(out / "summary.json", summary)
         _keep_pictures(sets, out / "pictures")
         report(out)
         console.print(compare_table(summary))
         say(f"report: {out / 'index.html'}")
     barrier(world)
+
+
+def open_queries_of(forget: Sequence[Example], infos: Sequence[ModelInfo]) -> list[Example]:
+    """PUBG's open query on forget pictures (unseen ones where there are any), if every model can read it."""
+    if not all(spells(INFORMATION_QUESTION, info) for info in infos):
+        return []
+    captions = [e for e in forget if e.kind == "caption" and e.picture is not None]
+    asked = [e for e in captions if not e.seen] or captions[:OPEN_QUERIES]
+    return [replace(q, kind="describe") for q in open_queries(asked)]
 
 
 _ORDER = ("original", "gold", "unlearned")
