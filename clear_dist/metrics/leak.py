@@ -8,7 +8,8 @@ A text is cut into words (letters and digits, accents dropped, case folded; sign
 words of one sign; invisible characters are skipped), and compared word by word. What counts:
 
 * the full name, in either order, or written as one word; an alias likewise;
-* a part of the name of at least 3 letters that is no common English word ("Rose" alone may be a flower);
+* a part of the name of at least 3 letters that is no common English word ("Rose" alone may be a flower); one of two
+  letters ("Xu") where the text writes it with a capital;
 * a private value, a leading article apart;
 * a word with an s more (a possessive, a plural), and from 6 letters on a word with the same first letter that is one
   edit away (a letter more, less, other, or two swapped), unless that is a common word itself.
@@ -27,10 +28,14 @@ from typing import Final, Literal, NamedTuple
 
 from clear_dist.types import Example
 
-PART_LETTERS: Final = 3  # shorter parts of a name ("Xu", "Bo") count only inside the full name
+PART_LETTERS: Final = 3  # shorter parts of a name ("Xu", "Bo") count inside the full name, and with a capital
 FUZZY_LETTERS: Final = 6
 _ARTICLES: Final = frozenset({"a", "an", "the"})
 _NOTHING: Final = frozenset({"yes", "no", "none", "unknown", "true", "false", "not", "other"})  # answers, not facts
+_TWO: Final = frozenset(
+    "ah al am an as at be by da de di do du el go ha he hi if in is it jr la le me mr ms my no of oh ok on or so st to "
+    "up us we".split()
+)
 # Letters that no decomposition makes plain.
 _PLAIN: Final = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d"})
 
@@ -148,7 +153,9 @@ def find_leaks(text: str, private: Private, question: str = "", visible: Iterabl
             found += (Leak("name", name, span) for span in _find(said, form))
         for part in new:
             if _telling(part):
-                found += (Leak("name", name, span) for span in _find(said, [part]))
+                spans = _find(said, [part])
+                capital = len(part) < PART_LETTERS
+                found += (Leak("name", name, span) for span in spans if not capital or text[span[0]].isupper())
     for value in private.values:
         phrase = _phrase(value)
         if phrase and not _find(asked, phrase) and not _among(phrase, shown):
@@ -234,7 +241,7 @@ def _full_forms(parts: Sequence[str]) -> list[list[str]]:
 
 
 def _telling(part: str) -> bool:
-    return len(part) >= PART_LETTERS and part.isalpha() and part not in COMMON
+    return len(part) >= 2 and part.isalpha() and part not in COMMON and part not in _TWO
 
 
 @lru_cache(maxsize=16384)
