@@ -33,7 +33,6 @@ from clear_dist.methods import (
 )
 
 CONSTANT_WEIGHTS = ("wga", "satimp", "ce_u")  # part of these is held constant: no function has their gradient
-# What finite differences can test: everything else, of which these tests are the quicker part of the cases.
 DIFFERENTIABLE = [name for name in CASES if not name.startswith(CONSTANT_WEIGHTS)]
 
 
