@@ -107,6 +107,12 @@ SETTINGS: list[tuple[str, Variant, dict[str, Setting], Equation]] = [
         {"beta": 0.5, "idk_weight": 2, "dpo_weight": 3},
         lambda w: 2 * by_hand.nll(w[IDK]) + 3 * by_hand.dpo(w[IDK], w[FORGET], 0.5),
     ),
+    (
+        "dpo",
+        "paper",
+        {"answers": "random"},
+        lambda w: by_hand.nll(w[RANDOM]) + by_hand.dpo(w[RANDOM], w[FORGET], 0.1),
+    ),
     ("dpo", "paper", {"idk_weight": 0}, lambda w: by_hand.dpo(w[IDK], w[FORGET], 0.1)),
     ("npo", "paper", {"beta": 0.25}, lambda w: by_hand.npo(w[FORGET], 0.25)),
     ("npo", "clear_code", {"beta": 3}, lambda w: by_hand.vocabulary_npo(w[FORGET], 3.0)),
