@@ -22,7 +22,7 @@ from clear_dist.defaults import DEFAULT_METHOD, MINI_FINETUNE, MINI_UNLEARN, PAP
 ForgetSplit = Literal["forget01", "forget05", "forget10"]
 Preset = Literal["mini", "paper", "clear_code", "tofu"]
 # Where a run is kept and how it is watched: two runs that differ only here give the same numbers.
-NOT_IDENTITY = frozenset({"out", "resume", "dry_run", "tracker", "checkpoint_every"})
+NOT_IDENTITY = frozenset({"out", "resume", "dry_run", "tracker", "checkpoint_every", "reference_cache"})
 
 
 def opt(default: Any, group: str, description: str, metavar: str | None = None, **ranges: float) -> Any:
@@ -244,6 +244,9 @@ class UnlearnConfig(TrainFields):
         "method",
         "the original inside a loss: the adapter switched off (LoRA), its states kept on disk (full), or a second, "
         "sharded model",
+    )
+    reference_cache: Path | None = opt(
+        None, "method", "where the reference's states are kept (default: the cache directory)", "DIR"
     )
     reference_model: Path | None = opt(
         None, "method", "another model to compare with inside a loss, e.g. DPO's, fine-tuned on IDK answers", "DIR"

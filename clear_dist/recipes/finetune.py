@@ -80,7 +80,7 @@ def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> 
     with seconds("train"):
         model = prepare_model(config, info, plan.bf16)
         title = "original" if config.on == "all" else "gold"
-        trained = fit(config, out, title, plan, stream, model, world, resume=resume)
+        trained, _ = fit(config, out, title, plan, stream, model, world, resume=resume)
         folder = export(config, out, trained, model, info, world, merge=True)
     if world.main:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)

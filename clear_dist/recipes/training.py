@@ -35,6 +35,8 @@ from clear_dist.models import (
 from clear_dist.services.progress import say, task
 from clear_dist.types import Example, View
 
+from .keep import KeepBest
+
 MICRO_TOKENS = 16_384  # tokens of one forward pass where --micro-batch does not say otherwise
 ROW_BOUNDS = (128, 2048)
 
@@ -56,7 +58,7 @@ class Plan:
         return [
             f"objective      {self.objective}",
             f"examples/step  {views} (over {world.size} rank(s) x {self.accumulation} accumulation)",
-            f"steps          {self.total_steps} ({self.steps_per_epoch} an epoch x {config.epochs})",
+            f"steps          {self.total_steps} ({self.steps_per_epoch} an epoch)",
             f"precision      {'bf16' if self.bf16 else 'fp32'} on {world.device.type}",
             f"weights        {'full' if config.full else f'LoRA r={config.lora_r} alpha={config.lora_alpha:g}'}",
             f"DeepSpeed      {config.ds or 'ZeRO stage 0'}",
@@ -106,7 +108,7 @@ def make_plan(
     primary = primary_view(batch)
     steps_per_epoch = max(1, -(-stream.examples_per_epoch(primary) // batch[primary]))
     bf16 = config.dtype == "bf16" or (config.dtype == "auto" and torch.cuda.is_available())
-    total = steps_per_epoch * config.epochs
+    total = getattr(config, "steps", None) or steps_per_epoch * config.epochs
     plan = Plan(objective, dict(batch), steps_per_epoch, total, accumulation, settings.row_length, bf16)
     return plan, stream
 
@@ -163,8 +165,10 @@ def fit(
     reference: Model | None = None,
     prepare: Callable[[StepModule, Any], None] | None = None,
     monitored: Mapping[str, Sequence[Example]] | None = None,
-) -> Trained:
-    """Train, with progress on rank 0. ``prepare`` gets the module and its engine before the first step."""
+    keep_best: bool = False,
+) -> tuple[Trained, KeepBest | None]:
+    """Train, with progress on rank 0; and, with ``keep_best``, the weights the rule of ``keep`` chose among those
+    evaluated. ``prepare`` gets the module and its engine before the first step."""
     total, trainable = parameter_counts(model.module)
     say(
         f"{title}: {plan.total_steps} steps, {trainable:,} of {total:,} parameters train on {world.size} rank(s)",
@@ -189,9 +193,18 @@ def fit(
         eval_every=config.eval_every,
     )
     module = StepModule(model.module, model.family, None if reference is None else reference.module)
-    on_eval: Callable[..., Mapping[str, float]] | None = None
+    keep = KeepBest(run_dir, module, world) if keep_best else None
+    on_eval = None
     if monitored and config.eval_every:
-        on_eval = Monitor(monitored, model.processor, plan.row_length, config.max_length, world, config.layout).measure
+        monitor = Monitor(monitored, model.processor, plan.row_length, config.max_length, world, config.layout)
+
+        def measure(engine: Any, step: int) -> Mapping[str, float]:
+            figures = monitor.measure(engine, step)
+            if keep is not None:
+                keep.on_eval(step, figures)
+            return figures
+
+        on_eval = measure
     with task(title, min(plan.total_steps, config.max_steps or plan.total_steps), world.main) as bar:
 
         def on_step(done: int, line: Mapping[str, Any]) -> None:
@@ -202,7 +215,7 @@ def fit(
             for line in filled:
                 say(f"  ds: {line}", world.main and config.ds is not None)
 
-        return train(
+        trained = train(
             module,
             plan.objective,
             stream,
@@ -213,16 +226,28 @@ def fit(
             on_step=on_step,
             on_eval=on_eval,
         )
+    return trained, keep
 
 
 def export(
-    config: TrainFields, run_dir: Path, trained: Trained, model: Model, info: ModelInfo, world: World, *, merge: bool
+    config: TrainFields,
+    run_dir: Path,
+    trained: Trained,
+    model: Model,
+    info: ModelInfo,
+    world: World,
+    *,
+    merge: bool,
+    keep: KeepBest | None = None,
 ) -> Path:
     """Write ``adapter/`` (LoRA) or ``model/`` (full, or merged on request) and free the engine; returns the folder to
-    load the result from. A collective: every rank calls it."""
+    load the result from. ``keep``: the chosen weights instead of the last. A collective: every rank calls it."""
     lora = not config.full
     adapter, whole = run_dir / "adapter", run_dir / "model"
     state = trainable_tensors(trained, world) if lora and not merge else all_tensors(trained, world)
+    if keep is not None and keep.step is not None:
+        say(f"kept: the weights of step {keep.step} of {trained.steps}", world.main)
+        state |= keep.tensors() or {}
     if world.main:
         if lora:
             names = {n for n, p in model.module.named_parameters() if p.requires_grad}

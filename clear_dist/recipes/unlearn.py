@@ -118,9 +118,11 @@ def unlearn(
     plan, stream = make_plan(config, info, objective, views.pools, views.batch, world, reference=views.reference)
     say("\n".join(f"  {line}" for line in plan.lines(config, world)), world.main)
     model = prepare_model(config, info, plan.bf16, layers)
-    reference, prepare = reference_of(config, objective, info, stream, plan, world)
+    reference, prepare = reference_of(
+        config, objective, info, stream, plan, world, head_moves=config.full and layers is None
+    )
     monitored = limited(data.train, MONITORED)
-    trained = fit(
+    trained, keep = fit(
         config,
         out,
         f"unlearning with {config.method_name or 'an objective'}",
@@ -132,8 +134,9 @@ def unlearn(
         reference=reference,
         prepare=prepare,
         monitored=monitored,
+        keep_best=config.keep == "best",
     )
-    return export(config, out, trained, model, info, world, merge=config.merge)
+    return export(config, out, trained, model, info, world, merge=config.merge, keep=keep)
 
 
 def objective_of(config: UnlearnConfig) -> Objective:
