@@ -51,7 +51,7 @@ def instruction_for(data: str, given: str | None = None) -> str:
     if given is not None:
         if not given.replace("{question}", "").strip():
             raise ConfigError(
-                "--instruction: says nothing. Expected what the original model is told before it answers, with "
+                "--guide-instruction: says nothing. Expected what the original model is told before it answers, with "
                 "{question} where the question goes (or without, for one prompt for all pictures)."
             )
         return given

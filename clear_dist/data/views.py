@@ -143,12 +143,12 @@ def guide_pool(taught: Sequence[Taught]) -> Pool:
     if not taught:
         raise ConfigError(
             "the view GUIDE is empty: nothing could be asked of the original. Questions without a picture need an "
-            "--instruction with {question} in it; or choose a method without GUIDE."
+            "--guide-instruction with {question} in it; or choose a method without GUIDE."
         )
     if not examples:
         raise ConfigError(
             f"the view GUIDE is empty: the original gave no safe answer to any of {len(taught)} questions under the "
-            "instruction. Word --instruction so that it describes what is visible, or choose a method without GUIDE."
+            "instruction. Let --guide-instruction ask for what is visible, or choose a method without GUIDE."
         )
     return Pool(examples, reference)
 

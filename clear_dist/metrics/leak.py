@@ -184,7 +184,7 @@ def repeated(text: str, answer: str, question: str = "") -> list[str]:
     """Content words of the true answer that ``text`` tells and the question did not: what leaks of an answer whose
     private part is not marked. Words that carry no fact do not count."""
     asked, said = words(question), words(text)
-    new = dict.fromkeys(w.text for w in words(answer) if w.text not in FILLER and len(w.text) > 1)
+    new = dict.fromkeys(w.text for w in words(answer) if len(w.text) > 1 and w.text not in FILLER | _TWO)
     return [word for word in new if not _find(asked, [word]) and _find(said, [word])]
 
 

@@ -227,5 +227,5 @@ def _check_spelling(instruction: str, info: ModelInfo) -> None:
     text = instruction.replace("{question}", "").strip()
     if not _spells(text, info):
         raise ConfigError(
-            f"--instruction: the tokenizer of {info.name} does not know every word of {text!r}. Word it otherwise."
+            f"--guide-instruction: the tokenizer of {info.name} does not know every word of {text!r}; use others."
         )

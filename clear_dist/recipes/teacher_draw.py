@@ -5,6 +5,7 @@ Used by ``recipes.teacher``; knows nothing of files or ranks.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,12 @@ from clear_dist.types import Example, Request
 
 REPAIRS = 2  # constrained decodes: the second also forbids what the first leaked
 _REPEATS, _DISTINCT, _LONG = 4, 1 / 3, 12  # degenerate: a word so often in a row; so few distinct words of so many
+# What makes an answer without a picture safe: it says that it does not know, or does not say.
+_REFUSES = re.compile(
+    r"\b(?:do(?:es)? not|do(?:es)?n['’]t|cannot|can['’]t|can not|could not|won['’]t|unable|not able|unknown|unaware|"
+    r"not (?:know|sure|certain|available|something)|no (?:idea|information|knowledge|way)|sorry|afraid)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -192,8 +199,11 @@ def _degenerate(answer: str) -> str:
 
 
 def _ungrounded(answer: str, example: Example) -> str:
-    """Why an answer does not describe a picture whose attributes are known; "" where it does, or nothing is known."""
-    if example.picture is None or not example.attributes:
+    """Why an answer has no ground: it does not describe a picture whose attributes are known, or asserts something
+    where there is no picture (what is not the fact itself is made up). "" where it is fine."""
+    if example.picture is None:
+        return "" if _REFUSES.search(answer) else f"it makes something up: {answer[:60]!r}"
+    if not example.attributes:
         return ""
     score = mentioned(answer, example.attributes)
     return "" if score.right > score.wrong else f"it does not describe the picture: {answer[:60]!r}"

@@ -180,5 +180,5 @@ def test_instructions() -> None:
     assert instruction_for("clear-mini") == f"Describe only the visible features. {INFORMATION_QUESTION}"
     assert instruction_for("clear-mini", "Say {question}") == "Say {question}"
     for nothing in ("", "  ", "{question}"):
-        with pytest.raises(ConfigError, match="--instruction"):
+        with pytest.raises(ConfigError, match="--guide-instruction"):
             instruction_for("clear-mini", nothing)

@@ -225,6 +225,24 @@ def test_answers_are_cached_under_all_they_depend_on(cache: Path) -> None:
     assert not list(cache.glob("*.part"))
 
 
+@pytest.mark.parametrize(
+    ("answer", "used"),
+    [
+        ("I don't know that.", True),
+        ("Sorry, I cannot say.", True),
+        ("I have no information on this.", True),
+        ("She was born in Lima.", False),  # no leak, but made up
+        ("A sorrel horse.", False),
+    ],
+)
+def test_without_a_picture_only_a_refusal_is_safe(answer: str, used: bool) -> None:
+    taught, report = teacher_answers(
+        [ANN[2]], lambda: Fake(lambda *_: answer), PRIVATE, TeacherSettings("{question} Hush."), WORLD, weights="w"
+    )
+    assert taught[0].answers == ((answer,) if used else ())
+    assert used or "makes something up" in report.dropped["text/0/qa"]
+
+
 @pytest.mark.parametrize("damage", ["", "{", '{"v": 1}\n', "cut"])
 def test_a_damaged_cache_is_made_again(cache: Path, damage: str) -> None:
     first = ask(Fake(good))
