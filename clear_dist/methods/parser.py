@@ -232,15 +232,19 @@ def _known(name: str, options: dict[str, Any], known: Iterable[str]) -> None:
             raise _error(f"{name}: no option {key!r}{hint}; it has: {', '.join(names) or 'none'}.")
 
 
+def choices(name: str, key: str) -> tuple[str, ...]:
+    """The words an option of a term takes; none where it takes a number, True or False."""
+    return ("sum", "mean") if name == "l1" and key == "reduction" else _CHOICES.get(key, ())
+
+
 def _check_options(name: str, options: dict[str, Any], known: list[str]) -> None:
     """Kinds as in the signature's defaults; words out of the known ones."""
     _known(name, options, known)
     for key, value in options.items():
         default = inspect.signature(TERMS[name]).parameters[key].default
-        choices = ("sum", "mean") if name == "l1" and key == "reduction" else _CHOICES.get(key)
-        if choices is not None:
-            if value not in choices:
-                raise _error(f"{name}: {key}={value!r}; expected one of {', '.join(choices)}.")
+        if words := choices(name, key):
+            if value not in words:
+                raise _error(f"{name}: {key}={value!r}; expected one of {', '.join(words)}.")
         elif isinstance(default, bool):
             options[key] = {"True": True, "False": False}.get(str(value), value)
             if not isinstance(options[key], bool):

@@ -47,8 +47,9 @@ def ga() -> Objective:
 
 
 def ga_entropy() -> Objective:
-    """Make predictions on the forget set as uncertain as they can be: entropy is maximised (a public implementation
-    has the sign wrong)."""
+    """Make predictions on the forget set as uncertain as they can be: entropy is maximised.
+
+    A public implementation has the sign wrong and minimises it."""
     return -entropy(FORGET)
 
 
@@ -58,8 +59,9 @@ def gd(retain_weight: float = 1.0) -> Objective:
 
 
 def kl_min(alpha: float = 1.0) -> Objective:
-    """Ascent on forget, KL to the original on retain (the printed formula indexes the forget set; text and code
-    say retain, which is right)."""
+    """Ascent on forget, KL to the original on retain.
+
+    The printed formula indexes the forget set; text and code say retain, which is right."""
     return alpha * kl(RETAIN) - nll(FORGET)
 
 
@@ -69,9 +71,10 @@ def idk(retain_weight: float = 1.0) -> Objective:
 
 
 def dpo_(beta: float = 0.1, idk_weight: float = 1.0, dpo_weight: float = 1.0, answers: str = "idk") -> Objective:
-    """Prefer "I don't know" to the true answer. The paper's reference is the original fine-tuned on the IDK answers
-    (give it with --reference-model); here the original, unless told otherwise. ``answers``: idk, or random (another
-    identity, as for vision models)."""
+    """Prefer "I don't know" to the true answer (DPO, arXiv 2305.18290).
+
+    CLEAR's reference is the original fine-tuned on the IDK answers (give it with --reference-model); here the
+    original, unless told otherwise. ``answers``: idk, or random (another identity, as for vision models)."""
     if answers not in ("idk", "random"):
         raise ValueError(f"dpo: answers is {answers!r}; expected idk or random")
     view = IDK if answers == "idk" else RANDOM
@@ -79,7 +82,8 @@ def dpo_(beta: float = 0.1, idk_weight: float = 1.0, dpo_weight: float = 1.0, an
 
 
 def npo_(beta: float = 1.0) -> Objective:
-    """Negative preference optimisation; retain terms off as in CLEAR, on as most users want them."""
+    """Negative preference optimisation (arXiv 2404.05868): ascent that slows down where the answer has become less
+    likely than it was. Without a retain term, as in CLEAR; most users want one (``retain_weight``)."""
     return npo(FORGET, beta=beta)
 
 
@@ -100,8 +104,10 @@ def scrub(
 
 
 def llmu(idk_weight: float = 1.0, kl_retain: float = 1.0, answers: str = "idk") -> Objective:
-    """Ascent on the truth, descent on something else, KL to the original on retain (arXiv 2310.10683; its text says
-    forward KL, its formula the reverse: the formula). ``answers``: idk, or random (answers about other people)."""
+    """Ascent on the truth, descent on something else, KL to the original on retain (LLMU, arXiv 2310.10683).
+
+    Its text says forward KL, its formula the reverse: the formula is followed. ``answers``: idk, or random (answers
+    about other people)."""
     if answers not in ("idk", "random"):
         raise ValueError(f"llmu: answers is {answers!r}; expected idk or random")
     return idk_weight * nll(IDK if answers == "idk" else RANDOM) - nll(FORGET) + kl_retain * kl(RETAIN)
@@ -124,8 +130,10 @@ def rmu(
 
 
 def twins(distance: str = "l2", retain_weight: float = 1.0) -> Objective:
-    """Answer on a forget picture as the original does on a transformed one; on retain, as the original does. For
-    models trained without augmentation. ``distance``: l2 (squared, of final states) or kl."""
+    """Answer on a forget picture as the original does on a transformed one; on retain, as the original does.
+
+    For models trained without augmentation. ``distance``: l2 or kl. The distance of final states is squared: the
+    plain norm has no gradient at 0, where training starts on retain."""
     if distance not in ("l2", "kl"):
         raise ValueError(f"twins: distance is {distance!r}; expected l2 or kl")
     d = l2 if distance == "l2" else kl
@@ -133,19 +141,25 @@ def twins(distance: str = "l2", retain_weight: float = 1.0) -> Objective:
 
 
 def scrub_bio(retain_weight: float = 1.0) -> Objective:
-    """Embeddings of forget examples away from the original's (1 - their cosine distance), those of retain examples
-    where they are."""
+    """Embeddings of forget examples away from the original's, those of retain examples where they are.
+
+    1 minus the cosine distance on forget, the cosine distance on retain. Both gradients are 0 where the student is
+    the original: something has to break the symmetry (BatchNorm in train mode, a small perturbation)."""
     return similarity(FORGET) + retain_weight * cosine(RETAIN)
 
 
 def sparsity(weight: float = 1e-4) -> Objective:
-    """Fine-tune on retain with an L1 penalty on all trained weights (arXiv 2304.04934); weight as the public code."""
+    """Fine-tune on retain with an L1 penalty on all trained weights (arXiv 2304.04934).
+
+    The paper gives no weight; 1e-4 is that of CLEAR's public code."""
     return nll(RETAIN) + weight * l1("all")
 
 
 def grad_orth(until: float = 0.8) -> Objective:
-    """Ascend on forget orthogonally to the retain gradient, then fine-tune on retain (400 + 100 epochs in the paper,
-    hence 0.8; it prints a division by |g_R|, a projection divides by |g_R|^2)."""
+    """Ascend on forget orthogonally to the retain gradient, then fine-tune on retain.
+
+    400 + 100 epochs in the paper, hence ``until`` = 0.8. It prints a division by |g_R|; a projection divides by
+    |g_R|^2, which is what is done."""
     return (nll(RETAIN) - nll(FORGET)).ruled(Orthogonal(until))
 
 
@@ -158,7 +172,10 @@ def pubg(
     retain_weight: float = 1.0,
 ) -> Objective:
     """Suppress private answers, follow what the original says under a privacy instruction, keep the rest (PUBG, arXiv
-    2506.02541, reconstructed from summaries; the retain term and the bounded suppression are ours).
+    2506.02541).
+
+    Reconstructed from summaries of the paper: suppression and forward KL to the instructed original are its own;
+    the retain term, the bounds on the suppression and all weights are ours.
 
     ``suppress``: npo, or ga (gradient ascent that lets go of a token at an NLL of ``ceiling``)."""
     return pubg_paper(suppress, beta, ceiling, suppress_weight, guide_weight) + retain_weight * nll(RETAIN)
@@ -171,8 +188,10 @@ def pubg_paper(
     suppress_weight: float = 1.0,
     guide_weight: float = 1.0,
 ) -> Objective:
-    """PUBG's two published terms (arXiv 2506.02541, reconstructed from summaries): suppression of private answers and
-    forward KL to the guided original on the tokens of its answers. The ceiling on the ascent is ours."""
+    """PUBG's two published terms: suppression of private answers, forward KL to the guided original (arXiv 2506.02541).
+
+    Reconstructed from summaries of the paper. The KL is on the tokens of the guided answers; the ceiling on the
+    ascent and the weights are ours."""
     if suppress not in ("npo", "ga"):
         raise ValueError(f"pubg: suppress is {suppress!r}; expected npo or ga")
     push = npo(PRIVATE, beta=beta) if suppress == "npo" else -bounded_nll(PRIVATE, ceiling=ceiling)
@@ -185,7 +204,9 @@ def alt_dpo(beta: float = 0.1, retain_weight: float = 1.0) -> Objective:
 
 
 def sft_guide(kl_retain: float = 1.0) -> Objective:
-    """Learn the safe answers, with KL to the original on retain. Ours, to compare PUBG's KL with."""
+    """Learn the safe answers, with KL to the original on retain.
+
+    Ours: PUBG's teacher without its KL, for comparison."""
     return nll(SAFE) + kl_retain * kl(RETAIN, direction="forward")
 
 
@@ -200,29 +221,30 @@ def random() -> Objective:
 
 
 def simnpo_(beta: float = 4.5, gamma: float = 0.0, forget_weight: float = 0.125, retain_weight: float = 1.0):
-    """NPO without a reference: the log-probability per token instead of the log-ratio (arXiv 2410.07163); weights as
-    open-unlearning publishes them for TOFU."""
+    """NPO without a reference: the log-probability per token instead of the log-ratio (SimNPO, arXiv 2410.07163).
+
+    Weights as open-unlearning publishes them for TOFU."""
     return forget_weight * simnpo(FORGET, beta=beta, gamma=gamma) + weighted(retain_weight, nll(RETAIN))
 
 
 def undial_(strength: float = 10.0, retain_weight: float = 0.0) -> Objective:
-    """Distil from the original with the true token's logit lowered (arXiv 2402.10052)."""
+    """Distil from the original with the true token's logit lowered by ``strength`` (UNDIAL, arXiv 2402.10052)."""
     objective = undial(FORGET, strength=strength)
     return objective + retain_weight * nll(RETAIN) if retain_weight else objective
 
 
 def wga_(alpha: float = 1.0, retain_weight: float = 1.0) -> Objective:
-    """Gradient ascent weighted by confidence (arXiv 2502.19301)."""
+    """Gradient ascent, each token weighted by its probability to the power of ``alpha`` (WGA, arXiv 2502.19301)."""
     return wga(FORGET, alpha=alpha) + weighted(retain_weight, nll(RETAIN))
 
 
 def satimp_(beta1: float = 5.0, beta2: float = 1.0, forget_weight: float = 1.0, retain_weight: float = 0.1):
-    """Ascent weighted by saturation and importance (arXiv 2505.11953)."""
+    """Gradient ascent weighted by saturation and importance (SatImp, arXiv 2505.11953)."""
     return forget_weight * satimp(FORGET, beta1=beta1, beta2=beta2) + weighted(retain_weight, nll(RETAIN))
 
 
 def ce_u_(skip: int = 1) -> Objective:
-    """Cross-entropy to one's own prediction without the true token (arXiv 2503.01224)."""
+    """Cross-entropy to one's own prediction without the true token (CE-U, arXiv 2503.01224)."""
     return ce_u(FORGET, skip=skip)
 
 
