@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from clear_dist.config import UnlearnConfig
 from clear_dist.data.load import Dataset
-from clear_dist.data.prompts import IDK_ANSWERS
+from clear_dist.data.prompts import IDK_ANSWERS, instruction_for
 from clear_dist.data.views import TAUGHT, Taught, build_pools, private_examples
 from clear_dist.engine.stream import leader
 from clear_dist.engine.world import World
@@ -86,6 +86,8 @@ def check_objective(config: UnlearnConfig, objective: Objective, info: ModelInfo
             without LoRA, a reference that cannot be had.
     """
     needs = objective.needs
+    if TAUGHT & set(needs.views):
+        instruction_for(config.data, config.guide_instruction)
     blocks = int(info.family.text_config(info.config).num_hidden_layers)
     _check_layers(needs.layers, blocks, "the objective looks at layer", "set another, e.g. --set layer=1")
     for pair in needs.pairs:
