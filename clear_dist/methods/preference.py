@@ -22,8 +22,8 @@ def _log_ratio(s: TokenStats) -> Tensor:
 def npo(view: View, *, beta: float = 1.0) -> Objective:
     """Negative preference optimisation (arXiv 2404.05868, eq. 3; CLEAR appendix A).
 
-    (2/beta) E log(1 + (pi(y|x)/pi_o(y|x))^beta), the log-ratio **summed** over the answer. beta -> 0 is
-    gradient ascent; a large beta stops sooner.
+    (2/beta) E log(1 + (pi(y|x)/pi_o(y|x))^beta), the log-ratio summed over the answer. beta -> 0 is gradient
+    ascent; a large beta stops sooner.
     """
     positive("npo", beta=beta)
 

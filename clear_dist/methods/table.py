@@ -83,7 +83,9 @@ def dpo_(beta: float = 0.1, idk_weight: float = 1.0, dpo_weight: float = 1.0, an
 
 def npo_(beta: float = 1.0) -> Objective:
     """Negative preference optimisation (arXiv 2404.05868): ascent that slows down where the answer has become less
-    likely than it was. Without a retain term, as in CLEAR; most users want one (``retain_weight``)."""
+    likely than it was.
+
+    Without a retain term, as in CLEAR; most users want one (``retain_weight``)."""
     return npo(FORGET, beta=beta)
 
 
