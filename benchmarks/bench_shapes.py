@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -151,7 +152,7 @@ def at_level(curve: Sequence[Mapping[str, float]], level: float) -> float | None
     """r/r0 where f/f0 first falls to ``level`` (f, r: answers found word for word), linearly between evaluations."""
     f0, r0 = curve[0]["exact/forget"], curve[0]["exact/retain"]
     points = [(p["exact/forget"] / f0, p["exact/retain"] / r0) for p in curve]
-    for (fa, ra), (fb, rb) in zip(points, points[1:], strict=False):
+    for (fa, ra), (fb, rb) in pairwise(points):
         if fb <= level < fa:
             return ra + (rb - ra) * (fa - level) / (fa - fb)
     return None

@@ -53,7 +53,7 @@ MINI_METHODS: Final[Mapping[str, Values]] = {
     "twins": {"epochs": 12},
     "scrub_bio": {"epochs": 8, "retain_ratio": 3.0, "set": {"retain_weight": 5.0}},
     "sparsity": {"epochs": 8},
-    "grad_orth": {"epochs": 12},
+    "grad_orth": {"epochs": 12, "lr": 5e-4, "set": {"until": 0.5}},
     "pubg": {"epochs": 12, "retain_ratio": 3.0, "set": {"retain_weight": 5.0}},
     "pubg_paper": {"epochs": 8},
     "alt_dpo": {"epochs": 20},
