@@ -87,8 +87,10 @@ class ShardWriter:
         return {"file": self.file.name, "bytes": self.bytes, "sha256": digest}
 
     def abandon(self) -> None:
+        """Leave nothing, finished or not: no index names it yet."""
         self._out.close()
-        self._part.unlink(missing_ok=True)
+        for file in (self._part, self.file):
+            file.unlink(missing_ok=True)
 
 
 def shard_name(rank: int, ranks: int) -> str:

@@ -147,7 +147,7 @@ def identity_of(info: ModelInfo) -> tuple[str, str]:
 
 
 def _content(file: Path) -> bytes:
-    """A file's bytes; of a JSON object, what it says, less where it was and which release wrote it."""
+    """A file's bytes; of JSON, what it says; of a configuration, less where it was and which release wrote it."""
     data = file.read_bytes()
     if file.suffix != ".json":
         return data
@@ -155,6 +155,10 @@ def _content(file: Path) -> bytes:
         value = json.loads(data)
     except ValueError:
         return data
-    if isinstance(value, dict):
-        value = {k: v for k, v in value.items() if k not in _VOLATILE}
-    return json.dumps(value, sort_keys=True).encode()
+    return json.dumps(_lasting(value) if "config" in file.name else value, sort_keys=True).encode()
+
+
+def _lasting(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _lasting(v) for k, v in value.items() if k not in _VOLATILE}
