@@ -138,7 +138,7 @@ class _Build:
     def _start(self, mine: Sequence[Chosen], found: dict[str, Tensor], head: Tensor) -> None:
         """Open the shard, now that types and widths are known, if it has room. A collective."""
         tensors: dict[str, tuple[torch.dtype, Sequence[int]]] = {}
-        image_id = self.stream._processor.image_id
+        image_id = self.stream.processor.image_id
         for view in self.views:
             kept, encoded = self.key.kept[view], self.stream.encoded(view, reference=True)
             rows = _count([encoded[i] for chosen in mine for i in chosen[view]], image_id)
@@ -229,7 +229,7 @@ def estimate_bytes(stream: Stream, needs: Needs, hidden_size: int, *, itemsize: 
     """
     total = vocabulary * hidden_size * itemsize
     for view, kept in kept_of(needs).items():
-        rows = _count(stream.encoded(view, reference=True), stream._processor.image_id)
+        rows = _count(stream.encoded(view, reference=True), stream.processor.image_id)
         total += rows["examples"] * 8 * (3 if kept.layers else 2)
         for name, kind in _kinds(view, kept).items():
             total += rows[kind] * {"logp": 4, "image": 1}.get(name.rpartition(".")[2], hidden_size * itemsize)

@@ -73,7 +73,7 @@ class Stream:
         self.settings, self.rank, self.ranks = settings, rank, ranks
         self.needs = needs
         self.cache: Cache | None = None
-        self._processor = processor
+        self.processor = processor
         self._pixels = PixelCache(processor)
         self._encoded: dict[View, list[Encoded]] = {}
         self._reference: dict[View, list[Encoded]] = {}
@@ -146,7 +146,7 @@ class Stream:
     def _pack(self, encoded: Mapping[View, list[Encoded]]) -> Batch:
         return pack(
             {str(view): examples for view, examples in encoded.items()},
-            self._processor,
+            self.processor,
             row_length=self.settings.row_length,
             pixels=self._pixels,
             layout=self.settings.layout,
