@@ -23,7 +23,8 @@ from clear_dist.services.rundir import METRICS, claim_output, read_run, write_ru
 
 from .common import only_on_main
 from .keep import FOLDER, NOTE
-from .sweep_jobs import Job, equal_steps, execute, jobs_of
+from .sweep_jobs import equal_steps, execute
+from .sweep_plan import Job, jobs_of
 from .sweep_workers import OnDone, Outcome, run_in_turn, run_side_by_side
 from .unlearn import objective_of
 

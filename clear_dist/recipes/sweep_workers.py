@@ -26,10 +26,11 @@ import torch
 from clear_dist.engine.world import World, agree, close_world, init_world
 from clear_dist.errors import ConfigError
 
-from .common import release_claim
-from .sweep_jobs import Job
+from .sweep_plan import Job
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+LEAVING = 20.0  # seconds an idle worker has to leave
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ def attempt(job: Job, execute: Execute) -> Outcome:
         outcome = Outcome("failed", text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}")
     else:
         return Outcome("done", seconds=time.perf_counter() - began)
-    release_claim(job.out)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -130,7 +130,11 @@ class _Worker:
             return job, Outcome("failed", f"its process died ({why})")
 
     def stop(self) -> None:
+        """An idle worker leaves by itself once nobody can ask it; one at work is broken off."""
+        busy = self.job is not None
         self.pipe.close()
+        if not busy:
+            self.process.join(LEAVING)
         self.process.terminate()
         self.process.join()
 
