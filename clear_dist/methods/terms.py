@@ -198,9 +198,13 @@ def undial(view: View, *, strength: float = 10.0) -> Objective:
     the reference's prediction with ``strength`` subtracted from the true token's logit.
 
     With q = pi_o and k = e^-strength, q' = q / Z off y and k q(y) / Z on it, Z = 1 - (1 - k) q(y); hence
-    CE(q', pi) = [CE(q, pi) + (1 - k) q(y) log pi(y)] / Z with CE(q, pi) = KL(q || pi) + H(q).
+    CE(q', pi) = [CE(q, pi) + (1 - k) q(y) log pi(y)] / Z with CE(q, pi) = KL(q || pi) + H(q). Beside a memorised
+    answer, q(y) next to 1, this is a difference of nearly equal numbers as small as k: beyond a strength of 12 single
+    precision has no digits left for it.
     """
     positive("undial", strength=strength)
+    if strength > 12:
+        raise ValueError(f"undial: strength must be at most 12, got {strength}; e^-12 is already next to nothing")
     taken = -float(torch.expm1(torch.tensor(-float(strength), dtype=torch.float64)))  # 1 - k
 
     def value(s: TokenStats) -> Tensor:

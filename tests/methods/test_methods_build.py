@@ -42,6 +42,8 @@ def other(name: str, default: Setting) -> Setting:
         return OTHER[name]
     if name in ("until", "forget_until"):
         return 0.25
+    if name == "strength":
+        return 5.0
     return default + 1 if isinstance(default, int) else default * 2 + 0.5
 
 
