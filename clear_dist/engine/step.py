@@ -66,7 +66,7 @@ class StepModule(nn.Module):
         asked = [v for v in views if v in needs.reference]
         states, head_ref_VD = self._reference(batch, needs) if asked else ({}, None)
         student = self._run(self.student, batch, needs.layers, needs.depth)
-        head_VD = self.family.head(self.student).weight if needs.depth is None else None
+        head_VD = self._head(student) if needs.depth is None else None
         return {v: self._statistics(v, batch, needs, student, states.get(v), head_VD, head_ref_VD) for v in views}
 
     def _statistics(
@@ -144,6 +144,14 @@ class StepModule(nn.Module):
         final, states = hidden_states(self.family, module, batch, layers, depth)
         flat = {layer: h.flatten(0, 1) for layer, h in states.items()}
         return _States(None if final is None else final.flatten(0, 1), flat)
+
+    def _head(self, student: _States) -> Tensor:
+        """[V, D]. Only the weight is of use here, but the module is run as well, on no token: whoever listens to the
+        modules that hold weights (an L1 penalty does) hears of all of them."""
+        assert student.final is not None
+        head = self.family.head(self.student)
+        head(student.final[:0].detach())
+        return head.weight
 
     def _reference(self, batch: Batch, needs: Needs) -> tuple[dict[str, ReferenceStates], Tensor | None]:
         """What the reference says of every view that asks for it, and its head where that is not the student's."""
