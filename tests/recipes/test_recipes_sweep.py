@@ -234,6 +234,7 @@ def test_worker_processes_share_the_runs_and_survive_a_death(tmp_path: Path) -> 
 # ------------------------------------------------------------------------------------------- for real
 
 
+@pytest.mark.slow
 def test_a_real_sweep_of_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model, two steps a run, worker processes and all; the second call finds everything done."""
     from data.data_fakes import clear_tables, write_clear
@@ -250,7 +251,7 @@ def test_a_real_sweep_of_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     model = save_model_dir(tiny_llava(tokenizer), tokenizer, tmp_path / "model")
     out = tmp_path / "out"
     args = ["--data", str(folder), "--model", str(model), "--original", str(model), "--methods", "gd,retain_ft"]
-    args += ["--max-steps", "2", "--eval-every", "1", "--eval-limit", "6", "--max-length", "128", "--workers", "1"]
+    args += ["--max-steps", "2", "--eval-every", "1", "--eval-limit", "6", "--max-length", "128", "--workers", "2"]
     made = config(*args, out=out)
     assert recipe.run(made) == 0
     found = rows(out)
