@@ -30,7 +30,7 @@ from .sweep_plan import Job
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
-LEAVING = 20.0  # seconds an idle worker has to leave
+LEAVING = 20.0  # seconds a worker has to leave before it is made to
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,12 @@ class _Worker:
             return job, Outcome("failed", f"its process died ({why})")
 
     def stop(self) -> None:
-        """An idle worker leaves by itself once nobody can ask it; one at work is broken off."""
-        busy = self.job is not None
+        """An idle worker leaves by itself once nobody can ask it; one at work is told to, and tidies up."""
         self.pipe.close()
-        if not busy:
-            self.process.join(LEAVING)
-        self.process.terminate()
+        if self.job is not None:
+            self.process.terminate()
+        self.process.join(LEAVING)
+        self.process.kill()
         self.process.join()
 
 
@@ -192,6 +192,7 @@ def run_side_by_side(
 def _work(pipe: Connection, execute: Execute, threads: int, logs: Path) -> None:
     """The life of a worker: runs come through the pipe, outcomes go back."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep ends its workers itself
+    signal.signal(signal.SIGTERM, _leave)
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)
     torch.set_num_threads(threads)
@@ -204,6 +205,11 @@ def _work(pipe: Connection, execute: Execute, threads: int, logs: Path) -> None:
             outcome = attempt(job, execute)
             close_world()  # a run that broke off is still in its group
         pipe.send(outcome)
+
+
+def _leave(number: int, frame: object) -> None:
+    """What Python and its libraries have open is closed on the way out, which a plain SIGTERM does not do."""
+    sys.exit(128 + number)
 
 
 @contextmanager
