@@ -39,14 +39,14 @@ def covering_array(factors: Factors) -> list[Row]:
                     continue
                 row: Row = {a: x, b: y}
                 for name in (n for n in names if n not in (a, b)):
-
-                    def gain(value: Hashable, row: Row = row, name: str = name) -> tuple[int, int]:
-                        pairs = pairs_of({**row, name: value})
-                        return len(pairs & missing), -sum(used[p] for p in pairs)
-
-                    row[name] = max(factors[name], key=gain)
+                    found = {value: pairs_of({**row, name: value}) for value in factors[name]}
+                    row[name] = max(found, key=lambda v, found=found: _gain(found[v], missing, used))
                 missing -= pairs_of(row)
                 used.update(pairs_of(row))
                 rows.append({name: row[name] for name in factors})
     assert not missing
     return rows
+
+
+def _gain(pairs: set[Pair], missing: set[Pair], used: Counter[Pair]) -> tuple[int, int]:
+    return len(pairs & missing), -sum(used[pair] for pair in pairs)

@@ -52,11 +52,11 @@ def start(ranks: int, script: Path, arguments: Sequence[str], cache: Path) -> li
     return processes
 
 
-def finish(processes: Sequence[Rank]) -> tuple[list[int], list[str]]:
+def finish(processes: Sequence[Rank], timeout: float = TIMEOUT) -> tuple[list[int], list[str]]:
     """(exit statuses, outputs); kills what hangs."""
     for rank in processes:
         try:
-            rank.process.wait(timeout=TIMEOUT)
+            rank.process.wait(timeout=timeout)
         except subprocess.TimeoutExpired:
             for other in processes:
                 other.process.kill()
@@ -69,8 +69,8 @@ def finish(processes: Sequence[Rank]) -> tuple[list[int], list[str]]:
     return [rank.process.returncode for rank in processes], outputs
 
 
-def run_ranks(ranks: int, script: Path, arguments: Sequence[str], cache: Path) -> list[str]:
+def run_ranks(ranks: int, script: Path, arguments: Sequence[str], cache: Path, timeout: float = TIMEOUT) -> list[str]:
     """Start, wait, and fail with the ranks' own messages."""
-    statuses, outputs = finish(start(ranks, script, arguments, cache))
+    statuses, outputs = finish(start(ranks, script, arguments, cache), timeout)
     assert statuses == [0] * ranks, f"exit statuses {statuses}\n" + "\n".join(o[-4000:] for o in outputs)
     return outputs

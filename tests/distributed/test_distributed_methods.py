@@ -40,6 +40,7 @@ NAMES = ["-".join(str(v) for v in row.values()).replace(" ", "_") for row in ROW
 MOVED = 5e-3  # the largest change of a weight: each method's learning rate is chosen for it
 PENALTY = 0.1  # the penalty's gradient, relative to the largest element of the method's own
 TOLERANCE = 1e-6
+TIMEOUT = 900  # seconds: a hundred engines, on a machine that may be busy
 
 
 def sized(row: dict[str, Any]) -> tuple[Job, ByHand]:
@@ -63,7 +64,7 @@ def results(
     """job -> (its line of metrics.jsonl, trained tensors)."""
     out = tmp_path_factory.mktemp("methods")
     (out / "jobs.json").write_text(json.dumps({name: asdict(job) for name, (job, _) in jobs.items()}))
-    run_ranks(2, WORKER, [str(out / "jobs.json"), str(out)], cache)
+    run_ranks(2, WORKER, [str(out / "jobs.json"), str(out)], cache, TIMEOUT)
     found = {}
     for name in jobs:
         (line,) = (out / name / "metrics.jsonl").read_text().splitlines()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import hashlib
 import io
 import json
@@ -49,7 +50,7 @@ from clear_dist.types import Example, Kind, Picture, SetName, View
 SEED, MAX_LENGTH = 11, 64
 BATCH = {view: 3 for view in View} | {RETAIN: 5}  # neither divides evenly among ranks and micro-batches
 STIRRED = {"lora": 0.1, "full": 0.04}  # standard deviation of what is added to every trained weight
-SETTINGS: Mapping[str, Mapping[str, float]] = {"rmu": {"layer": 1, "layers": 2}}  # the model has three blocks
+SETTINGS: Mapping[str, Mapping[str, float]] = {"rmu": {"layer": 0}}  # the model has two blocks
 Weights = Literal["lora", "full"]
 
 
@@ -91,17 +92,18 @@ def _picture(number: int) -> Picture:
 def _people(name: SetName, first: int, last: int) -> list[Example]:
     """Two questions on a picture and one without for each person, answers of different lengths."""
     names, hair = ("Anna", "Ben Stone", "Carla", "Dan", "Eva Lind"), ("red", "very long black", "curly", "grey", "no")
-    rows: tuple[tuple[Kind, str, str, bool], ...] = (
-        ("name", "Who is this?", "This is {}.", True),
-        ("caption", "Describe this.", "{}, with {} hair.", True),
-        ("qa", "What hair?", "{} has {} hair.", False),
+    rows: tuple[tuple[Kind, str, str], ...] = (
+        ("name", "Who is this?", "This is {}."),
+        ("caption", "Describe this.", "{}, with {} hair."),
+        ("qa", "What hair?", "{} has {} hair."),
     )
-    return [
-        Example(f"{name}/{i}/{kind}", name, kind, question, answer.format(names[i], hair[i]), picture, names[i])
-        for i in range(first, last)
-        for picture in [_picture(i)]
-        for kind, question, answer, picture in [(k, q, a, picture if seen else None) for k, q, a, seen in rows]
-    ]
+    out: list[Example] = []
+    for i in range(first, last):
+        shown = _picture(i)
+        for kind, question, answer in rows:
+            said, picture = answer.format(names[i], hair[i]), None if kind == "qa" else shown
+            out.append(Example(f"{name}/{i}/{kind}", name, kind, question, said, picture, names[i]))
+    return out
 
 
 TRAIN = {"forget": _people("forget", 0, 2), "retain": _people("retain", 2, 5)}
@@ -111,12 +113,12 @@ TAUGHT = [Taught(e, f"Name nobody. {e.question}", SAFE_ANSWERS) for e in TRAIN["
 
 @functools.cache
 def original() -> tuple[nn.Module, TokenProcessor]:
-    """A LLaVA with random weights, the same in every process: as small as one can be with three decoder blocks."""
+    """A LLaVA with random weights, the same in every process: as small as one can be with two decoder blocks."""
     texts = [text for e in (*TRAIN["forget"], *TRAIN["retain"]) for text in (e.question, e.answer)]
     tokenizer = word_tokenizer([*texts, *SAFE_ANSWERS, *(t.prompt for t in TAUGHT), "I do not know."])
-    small = {"hidden": 32, "layers": 3, "heads": 2, "intermediate": 48}
-    vision = {"image_size": 24, "vision_hidden": 16, "vision_layers": 1, "vision_heads": 2, "vision_intermediate": 24}
-    config = llava_config(-(-len(tokenizer) // 8) * 8, image_id=3, **small, **vision)
+    small: dict[str, Any] = {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 48}
+    small |= {"image_size": 24, "vision_hidden": 16, "vision_layers": 1, "vision_heads": 2, "vision_intermediate": 24}
+    config = llava_config(-(-len(tokenizer) // 8) * 8, image_id=3, **small)
     module = build_llava(config, SEED)
     with torch.no_grad():  # as narrow as this, a fresh model hardly looks at what it is given
         for p in module.parameters():
@@ -200,7 +202,9 @@ def by_hand(method: str, weights: Weights, factor: float = 0.0) -> ByHand:
         loss, _ = loss_of(terms, module(batch, objective.needs), batch, stream.totals(0), 0.0)
         total += float(loss.detach())
         found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-        gradients.append([torch.zeros_like(p) if g is None else g for g, p in zip(found, trained.values(), strict=True)])
+        gradients.append(
+            [torch.zeros_like(p) if g is None else g for g, p in zip(found, trained.values(), strict=True)]
+        )
     if method in GROUPS:
         a, r = gradients
         along = sum(float((x.double() * y.double()).sum()) for x, y in zip(a, r, strict=True))
@@ -250,9 +254,7 @@ def one(name: str, job: Job, out: Path, world: World) -> None:
         ds_source="test",
         optimizer="sgd",
     )
-    trained = train(
-        module.train(), objective, stream, settings, world, prepare=ask if cached and adapter else None
-    )
+    trained = train(module.train(), objective, stream, settings, world, prepare=ask if cached and adapter else None)
     named = {n: p for n, p in student.named_parameters() if p.requires_grad}
     with whole_parameters(list(named.values())):
         weights = {n: p.detach().to("cpu", copy=True).contiguous() for n, p in named.items()}
@@ -267,6 +269,7 @@ def one(name: str, job: Job, out: Path, world: World) -> None:
 def main() -> None:
     jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     world = init_world()
+    gc.freeze()  # every engine's end collects garbage: what has been imported by now need not be looked at again
     for name, fields in jobs.items():
         one(name, Job(**fields), out, world)
     close_world()
