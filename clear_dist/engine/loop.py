@@ -105,7 +105,7 @@ def train(
     with metrics_log(settings.run_dir, settings.tracker, world, start) as write:
 
         def evaluate(step: int) -> None:
-            if on_eval and settings.eval_every and step % settings.eval_every == 0:
+            if on_eval and settings.eval_every and (step % settings.eval_every == 0 or step == stop):
                 write({"step": step, "eval": dict(on_eval(engine, step))})
 
         if not settings.resume:

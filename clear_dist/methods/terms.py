@@ -197,22 +197,17 @@ def undial(view: View, *, strength: float = 10.0) -> Objective:
     """Self-distillation on adjusted logits (UNDIAL, arXiv 2402.10052): E[ 1/|y| sum_t CE(q'_t, pi_t) ], where q' is
     the reference's prediction with ``strength`` subtracted from the true token's logit.
 
-    With q = pi_o and k = e^-strength, q' = q / Z off y and k q(y) / Z on it, Z = 1 - (1 - k) q(y); hence
-    CE(q', pi) = [CE(q, pi) + (1 - k) q(y) log pi(y)] / Z with CE(q, pi) = KL(q || pi) + H(q). Beside a memorised
-    answer, q(y) next to 1, this is a difference of nearly equal numbers as small as k: beyond a strength of 12 single
-    precision has no digits left for it.
+    With q = pi_o, q' gives the true token k q(y) / Z and all others together w = (1 - q(y)) / Z, k = e^-strength and
+    Z = 1 - q(y) + k q(y); hence CE(q', pi) = w CE(q without y, pi) - (1 - w) log pi(y), with
+    w = sigmoid(log(1 - q(y)) - log q(y) + strength): exact beside a memorised answer too, at any strength.
     """
     positive("undial", strength=strength)
-    if strength > 12:
-        raise ValueError(f"undial: strength must be at most 12, got {strength}; e^-12 is already next to nothing")
-    taken = -float(torch.expm1(torch.tensor(-float(strength), dtype=torch.float64)))  # 1 - k
 
     def value(s: TokenStats) -> Tensor:
-        q_y = s["logp_ref"].exp()
-        cross = s["kl_forward"] + s["entropy_ref"]
-        return _mean(s, (cross + taken * q_y * s["logp"]) / (1.0 - taken * q_y), "example")
+        away = (s["log1mp_ref"] - s["logp_ref"] + strength).sigmoid()
+        return _mean(s, away * s["cross_rest"] - (1.0 - away) * s["logp"], "example")
 
-    wants: set[Want] = {"logp", "logp_ref", "kl_forward", "entropy_ref"}
+    wants: set[Want] = {"logp", "logp_ref", "log1mp_ref", "cross_rest"}
     return term(label("undial", view, strength=float(strength)), (view,), wants, value)
 
 

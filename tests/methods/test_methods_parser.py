@@ -46,7 +46,7 @@ OPTIONS = {
     "npo": {"beta": POSITIVE},
     "dpo": {"beta": POSITIVE},
     "simnpo": {"beta": POSITIVE, "gamma": st.floats(0.0, 10.0)},
-    "undial": {"strength": st.floats(1e-6, 12.0)},
+    "undial": {"strength": st.floats(1e-6, 100.0)},
     "wga": {"alpha": POSITIVE},
     "satimp": {"beta1": st.floats(0.0, 10.0), "beta2": st.floats(0.0, 10.0)},
     "ce_u": {"skip": st.integers(0, 5)},

@@ -12,7 +12,7 @@ from clear_dist.ops import NEEDS_REFERENCE, STATISTICS
 T, D, V = 5, 6, 11
 VOCAB = ["npo_vocab(0.1)", "npo_vocab(2)"]
 ALL = [*sorted(STATISTICS), *VOCAB]
-CONSTANT = {"logp_ref", "entropy_ref", "top1"}
+CONSTANT = {"logp_ref", "log1mp_ref", "entropy_ref", "top1"}
 OF_REFERENCE = [*sorted(NEEDS_REFERENCE), *VOCAB]
 LN2 = math.log(2)
 

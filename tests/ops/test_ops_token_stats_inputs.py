@@ -8,6 +8,7 @@ from ops_support import ALL, CONSTANT, OF_REFERENCE, D, T, V, tensors
 
 from clear_dist.ops import HIDDEN_STATISTICS, TARGET_STATISTICS, token_stats
 from clear_dist.ops import npo_vocab_beta as beta_of
+from clear_dist.ops.token_stats.names import TARGET_OF_REFERENCE
 
 
 def test_a_cached_reference_in_another_precision() -> None:
@@ -39,7 +40,7 @@ def test_hidden_statistics_form_no_logits() -> None:
 
 def test_targets_only_where_they_are_looked_at() -> None:
     h, w, y, h_ref, w_ref = tensors()
-    free = [n for n in ALL if n not in TARGET_STATISTICS | {"logp_ref"}]
+    free = [n for n in ALL if n not in TARGET_STATISTICS | TARGET_OF_REFERENCE]
     without = token_stats(h, w, None, h_ref=h_ref, weight_ref=w_ref, want=free)
     with_targets = token_stats(h, w, y, h_ref=h_ref, weight_ref=w_ref, want=free)
     assert set(without) == set(free)

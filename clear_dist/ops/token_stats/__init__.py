@@ -48,7 +48,10 @@ def token_stats(
     * ``top1``            1 where y is the student's likeliest token, else 0 (no gradient)
     * ``entropy``         -sum p log p
     * ``logp_ref``        log q(y) (no gradient)
+    * ``log1mp_ref``      log(1 - q(y)) (no gradient)
     * ``entropy_ref``     -sum q log q (no gradient)
+    * ``cross_rest``      -sum over v != y of q(v) / (1 - q(y)) log p(v): cross-entropy with what the reference says
+      beside y
     * ``kl_forward``      KL(q || p), the reference first
     * ``kl_reverse``      KL(p || q), the student first
     * ``js``              (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2

@@ -11,8 +11,10 @@ TARGET_STATISTICS: frozenset[str] = frozenset({"logp", "log1mp", "top1"})
 # From the hidden states alone: no head, no logits.
 HIDDEN_STATISTICS: frozenset[str] = frozenset({"cosine", "l2"})
 NEEDS_REFERENCE: frozenset[str] = frozenset(
-    {"logp_ref", "entropy_ref", "kl_forward", "kl_reverse", "js", "cosine", "l2"}
+    {"logp_ref", "log1mp_ref", "entropy_ref", "cross_rest", "kl_forward", "kl_reverse", "js", "cosine", "l2"}
 )
+# Of the reference, or of both, and of the target.
+TARGET_OF_REFERENCE: frozenset[str] = frozenset({"logp_ref", "log1mp_ref", "cross_rest"})
 # All with a plain name; ``npo_vocab(BETA)`` is a family of its own.
 STATISTICS: frozenset[str] = TARGET_STATISTICS | NEEDS_REFERENCE | {"entropy"}
 
@@ -47,7 +49,7 @@ def check(want: Collection[str], *, head: bool, target: bool, reference: bool, l
     given = {"logp_ref"} if logp_ref else set()  # computed elsewhere, so it needs nothing more
     for there, argument, needing in (
         (reference, "h_ref", {n for n in want if compares(n)} - given),
-        (target, "y", {n for n in want if n in TARGET_STATISTICS or n == "logp_ref"} - given),
+        (target, "y", {n for n in want if n in TARGET_STATISTICS | TARGET_OF_REFERENCE} - given),
         (head, "weight", set(want) - HIDDEN_STATISTICS - given),
     ):
         if needing and not there:

@@ -45,9 +45,12 @@ def token_stats_reference(
             if "logp_ref" in left:
                 assert y_T is not None
                 out["logp_ref"] = logq_TV.gather(1, y_T[:, None])[:, 0]
+            if "log1mp_ref" in left:
+                assert y_T is not None
+                out["log1mp_ref"] = _log1m(logq_TV, y_T)
             if "entropy_ref" in left:
                 out["entropy_ref"] = -(logq_TV.exp() * logq_TV).sum(-1)
-        left -= {"logp_ref", "entropy_ref"}
+        left -= {"logp_ref", "log1mp_ref", "entropy_ref"}
         if not left:  # the student's logits are not looked at
             return out
 
@@ -58,6 +61,10 @@ def token_stats_reference(
         out["entropy"] = -(logp_TV.exp() * logp_TV).sum(-1)
     if logq_TV is not None:
         out |= _of_both(logp_TV, logq_TV, left)
+        if "cross_rest" in left:
+            assert y_T is not None
+            rest_TV = logq_TV.scatter(1, y_T[:, None], -math.inf).softmax(-1)
+            out["cross_rest"] = -(rest_TV * logp_TV).sum(-1)
     return out
 
 
@@ -77,13 +84,17 @@ def _of_target(logp_TV: Tensor, y_T: Tensor, want: Collection[str]) -> dict[str,
     if "logp" in want:
         out["logp"] = logp_T
     if "log1mp" in want:
-        # log sum_{v != y} e^z_v - log sum_v e^z_v = log sigmoid(log sum_{v != y} p_v - log p_y): exact at both
-        # ends, where 1 - p rounds to 0 and where it rounds to 1.
-        others_T = logp_TV.scatter(1, y_T[:, None], -math.inf).logsumexp(-1)
-        out["log1mp"] = F.logsigmoid(others_T - logp_T)
+        out["log1mp"] = _log1m(logp_TV, y_T)
     if "top1" in want:
         out["top1"] = (logp_TV.detach().argmax(-1) == y_T).to(logp_TV.dtype)
     return out
+
+
+def _log1m(logp_TV: Tensor, y_T: Tensor) -> Tensor:
+    """[T] log(1 - p(y)) = log sum_{v != y} e^z_v - log sum_v e^z_v = log sigmoid(log sum_{v != y} p_v - log p_y): exact
+    at both ends, where 1 - p rounds to 0 and where it rounds to 1."""
+    others_T = logp_TV.scatter(1, y_T[:, None], -math.inf).logsumexp(-1)
+    return F.logsigmoid(others_T - logp_TV.gather(1, y_T[:, None])[:, 0])
 
 
 def _of_both(logp_TV: Tensor, logq_TV: Tensor, want: Collection[str]) -> dict[str, Tensor]:
