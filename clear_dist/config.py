@@ -24,6 +24,9 @@ Preset = Literal["mini", "paper", "clear_code", "tofu"]
 # Where a run is kept and how it is watched: two runs that differ only here give the same numbers.
 NOT_IDENTITY = frozenset({"out", "resume", "dry_run", "tracker", "checkpoint_every", "reference_cache"})
 
+# Fields that may name a file whose contents decide a run's numbers.
+CONTENTS = ("ds", "forget_file", "idk_answers", "objective")
+
 
 def opt(default: Any, group: str, description: str, metavar: str | None = None, **ranges: float) -> Any:
     """A field with its place on the help page; ``ranges`` are pydantic's gt, ge, lt, le."""
@@ -42,11 +45,12 @@ class Config(BaseModel):
         return self.model_dump(mode="json", exclude=set(NOT_IDENTITY))
 
     def digest(self) -> str:
-        """SHA-256 over recipe, identity and the contents of a ``ds`` file: equal digests, equal runs."""
+        """SHA-256 over recipe, identity and the contents of the files it names: equal digests, equal runs."""
         parts: dict[str, Any] = {"recipe": self.recipe, **self.identity()}
-        ds = getattr(self, "ds", None)
-        if ds is not None and Path(ds).is_file():
-            parts["ds"] = hashlib.sha256(Path(ds).read_bytes()).hexdigest()
+        for name in CONTENTS:
+            file = getattr(self, name, None)
+            if file is not None and "(" not in str(file) and Path(file).is_file():
+                parts[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def run_dir(self) -> Path:
@@ -228,7 +232,7 @@ class UnlearnConfig(TrainFields):
         "sum", "method", "the penalty: sum of |w|, as in the paper, or their mean"
     )
     train_layers: tuple[int, ...] | None = opt(
-        None, "method", "decoder blocks to update, counted from 0 (default: all, or those the method asks for)", "N N"
+        None, "method", "decoder blocks to update, counted from 0 (default: all, or those the method asks for)", "N,N"
     )
     idk_answers: Path | None = opt(None, "method", "answers of the IDK view, one a line", "FILE")
     guide_instruction: str | None = opt(
@@ -279,11 +283,17 @@ class UnlearnConfig(TrainFields):
         """The same value from a flag and from a file is the same run."""
         return {key: _number(value) for key, value in values.items()}
 
+    @field_validator("train_layers", mode="before")
+    @classmethod
+    def _layers_from_text(cls, layers: Any) -> Any:
+        """``5,6,7`` or ``5 6 7``, as a flag brings them."""
+        return tuple(layers.replace(",", " ").split()) if isinstance(layers, str) else layers
+
     @field_validator("train_layers", mode="after")
     @classmethod
     def _each_layer_once(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if layers is not None and (not layers or min(layers) < 0):
-            raise ValueError("expected decoder blocks counted from 0, e.g. 5 6 7")
+            raise ValueError("expected decoder blocks counted from 0, e.g. 5,6,7")
         return None if layers is None else tuple(sorted(set(layers)))
 
     @classmethod

@@ -87,9 +87,9 @@ def expectation(field: FieldInfo) -> str:
     if typing.get_origin(inner) is Literal:
         return f"one of {', '.join(typing.get_args(inner))}"
     if typing.get_origin(inner) is dict:
-        return "KEY=VALUE with a number as value"
+        return "KEY=VALUE with a number or a word as value"
     if typing.get_origin(inner) is tuple:
-        return "a list of names"
+        return "a list of whole numbers, e.g. 5,6,7" if typing.get_args(inner)[0] is int else "a list of names"
     words = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}.get(inner, "text")
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     limits = [f"{sign} {getattr(m, k):g}" for m in field.metadata for k, sign in signs.items() if hasattr(m, k)]

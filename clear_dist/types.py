@@ -1,7 +1,8 @@
 """The vocabulary every package shares: views, pictures, examples, packed batches, per-token statistics.
 
 Legend for shapes: R rows of a packed batch, L tokens of a row, P pictures, T scored (answer) tokens,
-S tokens of whole sequences (prompt and answer), N examples, D hidden size, V vocabulary. Of clear_dist only ``errors`` is imported here.
+S tokens of whole sequences (prompt and answer), N examples, D hidden size, V vocabulary. Of clear_dist only ``errors``
+is imported here.
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 
 from clear_dist.config import DataFields, EvaluateConfig, ModelFields, SweepConfig
+from clear_dist.data.order import Order
 from clear_dist.engine.world import World, init_world
 from clear_dist.services.rundir import CHECKPOINTS
+from clear_dist.types import View
 
 from . import evaluate, unlearn
 from .common import open_data, release_claim
@@ -17,8 +19,14 @@ from .sweep_plan import Job, base_of
 def equal_steps(config: SweepConfig, world: World) -> int:
     """Steps of every run with an equal budget: the epochs of the base, counted over the forget set."""
     base = base_of(config)
-    forget = len(open_data(base, world).train["forget"])
-    return base.epochs * max(1, -(-forget // base.global_batch))
+    order = Order(
+        open_data(base, world).train["forget"],
+        seed=base.seed,
+        view=str(View.FORGET),
+        questions_per_picture=base.questions_per_picture,
+        one_run_per_picture=True,  # as the stream of a run
+    )
+    return base.epochs * max(1, -(-order.examples_per_epoch // base.global_batch))
 
 
 def execute(job: Job) -> None:
