@@ -52,7 +52,8 @@ from clear_dist.models.family import FLASH
 from clear_dist.models.load import Attention, Dtype, choose_attention
 from clear_dist.recipes.common import model_dir
 from clear_dist.recipes.training import make_plan
-from clear_dist.recipes.unlearn import objective_of, views_of
+from clear_dist.recipes.unlearn import objective_of
+from clear_dist.recipes.views import views_of
 from clear_dist.types import Batch, UserError, View
 
 TOLERANCE = 1e-5  # fp32, per-example mean of every statistic
@@ -94,7 +95,8 @@ class Work:
 def choose(config: UnlearnConfig, data: Dataset, model: Model, steps: int) -> Work:
     """The examples of the first ``steps`` optimiser steps, in the order training takes them."""
     objective = objective_of(config)
-    pools, counts = views_of(config, objective, data)
+    views = views_of(config, objective, data)
+    pools, counts = views.pools, views.batch
     plan, _ = make_plan(config, model.info, objective, pools, counts, World(0, 1, 0, model.device))
     taken: dict[str, list[list[Encoded]]] = {}
     for view, pool in pools.items():

@@ -1,0 +1,41 @@
+"""What can be asked of each command: one frozen model per recipe, flat fields, a description and a range for each.
+
+The same models are built by flags, by JSON or YAML files (``clear_dist.flags``) and by Python code. Values that nothing
+names come from a preset (``clear_dist.defaults``). Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from .base import NOT_IDENTITY, Config, DataFields, ForgetSplit, ModelFields, Preset, opt
+from .jobs import (
+    DataMiniConfig,
+    EvaluateConfig,
+    MethodsConfig,
+    ModelBaseConfig,
+    ModelNewConfig,
+    QuickstartConfig,
+    ReportConfig,
+)
+from .sweep import SweepConfig
+from .training import FinetuneConfig, TrainFields, UnlearnConfig
+
+__all__ = [
+    "NOT_IDENTITY",
+    "Config",
+    "DataFields",
+    "DataMiniConfig",
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "ForgetSplit",
+    "MethodsConfig",
+    "ModelBaseConfig",
+    "ModelFields",
+    "ModelNewConfig",
+    "Preset",
+    "QuickstartConfig",
+    "ReportConfig",
+    "SweepConfig",
+    "TrainFields",
+    "UnlearnConfig",
+    "opt",
+]
