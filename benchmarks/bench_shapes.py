@@ -20,7 +20,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -108,52 +108,54 @@ class Sweep:
 
 
 def claims(out: Path) -> list[dict[str, Any]]:
-    """claim, what was seen (medians, every seed's value), and whether it holds."""
-    everything, long = Sweep(rows_of(out, "all")), Sweep(rows_of(out, "long"))
+    """claim, what was seen (medians, every seed's value), and whether it holds; claims without a run are left out."""
+    everything, long, weak = (Sweep(rows_of(out, name)) for name in ("all", "long", "rmu"))
     found: list[dict[str, Any]] = []
 
-    def claim(text: str, seen: Mapping[str, Sequence[float]], holds: bool) -> None:
-        shown = {k: {"median": median(v), "seeds": list(v)} for k, v in seen.items() if v}
-        found.append({"claim": text, "seen": shown, "holds": holds})
+    def claim(text: str, seen: Mapping[str, Sequence[float]], holds: Callable[[dict[str, float]], bool]) -> None:
+        if all(seen.values()):
+            medians = {k: median(v) for k, v in seen.items()}
+            shown = {k: {"median": medians[k], "seeds": list(v)} for k, v in seen.items()}
+            found.append({"claim": text, "seen": shown, "holds": holds(medians)})
 
     def seen_of(sweep: Sweep, method: str, *names: str) -> dict[str, list[float]]:
         figures = sweep.figures(method)
         return {name: figures[name] for name in names}
 
+    forget, retain = ("forget_name", "forget_fact"), ("retain_name", "retain_fact")
+    half = "takes more than half of retain (names or facts)"
     for method in ("ga", "gd", "kl", "rmu"):
-        seen = seen_of(everything, method, "forget_name", "forget_fact")
-        claim(f"{method} forgets: names and facts below .1", seen, all(median(v) < 0.1 for v in seen.values()))
-        seen = seen_of(long, method, "retain_name", "retain_fact")
-        claim(
-            f"{method} run long takes more than half of retain (names or facts)",
-            seen,
-            min(median(v) for v in seen.values()) < 0.5,
-        )
-    weak = Sweep(rows_of(out, "rmu"))
-    if weak.runs:
-        seen = seen_of(weak, "rmu", "retain_name", "retain_fact")
-        claim(
-            "rmu with a tenth of the retain weight, run long, takes more than half of retain (names or facts)",
-            seen,
-            min(median(v) for v in seen.values()) < 0.5,
-        )
-    seen = seen_of(everything, "retain_ft", "forget_name", "forget_fact")
-    claim("retain_ft forgets less than .3", seen, all(1 - median(v) < 0.3 for v in seen.values()))
+        seen = seen_of(everything, method, *forget)
+        claim(f"{method} forgets: names and facts below .1", seen, lambda m: max(m.values()) < 0.1)
+        seen = seen_of(long, method, *retain)
+        claim(f"{method}, run three times as long, {half}", seen, lambda m: min(m.values()) < 0.5)
+    seen = seen_of(weak, "rmu", *retain)
+    claim(f"rmu with a tenth of the retain weight, run long, {half}", seen, lambda m: min(m.values()) < 0.5)
+    seen = seen_of(everything, "retain_ft", *forget)
+    claim("retain_ft forgets less than .3", seen, lambda m: 1 - min(m.values()) < 0.3)
     for method in ("idk", "npo", "scrub"):
-        seen = seen_of(everything, method, "retain_name", "retain_fact")
-        kept = median(seen["retain_fact"]) >= 0.95 and median(seen["retain_name"]) >= 0.85
-        claim(f"{method} keeps retain: facts within .05, names within .15", seen, kept)
+        seen = seen_of(everything, method, *retain)
+        claim(
+            f"{method} keeps retain: facts within .05, names within .15",
+            seen,
+            lambda m: m["retain_fact"] >= 0.95 and m["retain_name"] >= 0.85,
+        )
     for name, figure, other in (("text", "name_accuracy", "names"), ("visual", "fact_accuracy", "facts")):
         sweep = Sweep(rows_of(out, name))
         left = [value(r, "forget", figure) for r in sweep.runs]
         base = [value(sweep.anchors["original", r["seed"]], "forget", figure) for r in sweep.runs]
         shares = {f"forget {other} / original": [a / b for a, b in zip(left, base, strict=True)]}
-        claim(f"{name}-only unlearning leaves {other} above .7 of the original", shares, median(*shares.values()) > 0.7)
-    names = seen_of(everything, "pubg", "named_anyone")
-    claim("pubg's answers name nobody from the forget set", names, max(names["named_anyone"]) == 0.0)
+        claim(
+            f"{name}-only unlearning leaves {other} above .7 of the original", shares, lambda m: min(m.values()) > 0.7
+        )
+    seen = seen_of(everything, "pubg", "named_anyone")
+    claim("pubg's answers name nobody from the forget set", seen, lambda m: m["named_anyone"] == 0.0)
     recalls = {m: everything.figures(m)["attribute_recall"] for m in ("pubg", "npo", "ga", "idk")}
-    best = all(median(recalls["pubg"]) > median(recalls[m]) for m in ("npo", "ga", "idk"))
-    claim("pubg states visible attributes rightly more often than npo, ga and idk", recalls, best)
+    claim(
+        "pubg states visible attributes rightly more often than npo, ga and idk (share of them, recall)",
+        recalls,
+        lambda m: all(m["pubg"] > m[other] for other in ("npo", "ga", "idk")),
+    )
     return found
 
 
@@ -217,7 +219,8 @@ def main() -> None:
     found, table = claims(args.out), matched(args.out)
     text = markdown(found, table)
     print(text)
-    text = f"# Shapes of the papers on CLEAR-mini\n\n{text}"
+    table_of_all = (args.out / "all" / "sweep.md").read_text(encoding="utf-8").partition("\n\n")[2]
+    text = f"# Shapes of the papers on CLEAR-mini\n\n{text}\n## Every method\n\n{table_of_all}"
     info = machine(device_of("auto"))
     front = args.out / "all" / "front.png"
     for path in write_results(
