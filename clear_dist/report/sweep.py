@@ -24,7 +24,9 @@ NAME, FACT, ATTRIBUTE = "name_accuracy", "fact_accuracy", "attribute_accuracy"
 NOTE = (
     "Medians over seeds, every seed in brackets. Forget: 1 as the original, 0 as gold, which never saw these people "
     "(without gold: as nothing). Retain: 1 as the original, 0 as nothing, for gold knows these people as well. "
-    "Visible: accuracy on what can be seen on the pictures of the people to forget. Seconds: of unlearning alone. "
+    "Visible: accuracy on what can be seen on the pictures of the people to forget. Named: answers about those pictures "
+    "that give the person's name or a fact away. Told: visible attributes such answers state rightly. "
+    "Seconds: of unlearning alone. "
     "On the front: no other point knows less of forget and at least as much of retain, or as little and more."
 )
 
@@ -43,6 +45,12 @@ def figure_of(row: Mapping[str, Any], set_name: str, metric: str) -> float | Non
     """An accuracy of a row's summary; None where the run is not finished or measured none."""
     found = (((row.get("summary") or {}).get("sets") or {}).get(set_name) or {}).get("all") or {}
     return None if found.get(metric) is None else float(found[metric]["value"])
+
+
+def aftermath_of(row: Mapping[str, Any], measure: str) -> float | None:
+    """A figure of what a row's model says about forget pictures; None where it was not asked."""
+    found = ((row.get("summary") or {}).get("aftermath") or {}).get(measure)
+    return None if found is None else float(found["value"])
 
 
 def relative(
@@ -73,7 +81,8 @@ class Line:
     best: bool
 
 
-TITLES = ("forget name", "forget fact", "retain name", "retain fact", "visible", "seconds")
+TITLES = ("forget name", "forget fact", "retain name", "retain fact", "visible", "named", "told", "seconds")
+AFTERMATH = {"named": "named", "told": "attribute_recall"}  # title -> measure
 
 
 def lines(rows: Rows) -> list[Line]:
@@ -95,6 +104,8 @@ def lines(rows: Rows) -> list[Line]:
             metric = {"name": NAME, "fact": FACT}[kind]
             values[title] = tuple(relative(r, anchors.get(r["seed"], {}), set_name, metric) for r in done)
         values["visible"] = tuple(figure_of(r, "forget", ATTRIBUTE) for r in done)
+        for title, measure in AFTERMATH.items():
+            values[title] = tuple(aftermath_of(r, measure) for r in done)
         values["seconds"] = tuple((r.get("seconds_by_part") or {}).get("unlearn") for r in done)
         failed = {r["seed"]: str(r["error"]) for r in group if "error" in r}
         skipped = next((str(r["skipped"]) for r in group if "skipped" in r), None)

@@ -72,11 +72,18 @@ def test_markdown_has_every_seed_and_says_what_did_not_run() -> None:
     text = markdown(ROWS)
     cells = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert cells["npo"].split(" | ")[2] == ".10 (.00 .10 .20)" and cells["npo"].endswith("| yes |")
-    assert cells["npo"].split(" | ")[6] == "31 (30 31 32)"
+    assert cells["npo"].split(" | ")[6:9] == ["-", "-", "31 (30 31 32)"]
     assert "| -.25 (-.25 -.25) |" in cells["ga (2 of 3 runs)"]
     assert "npo lr=0.0003 beta=0.5" in cells and not any(name.startswith("rmu") for name in cells)
     assert "* rmu: no layer 7" in text and r"* ga, seed 2: not \| finite" in text
     assert "* npo: npo(FORGET)" in text
+
+
+def test_what_is_said_about_forgotten_people() -> None:
+    spoken = row("pubg", 0, (0.0, 0.0), (0.9, 0.9))
+    spoken["summary"]["aftermath"] = {"named": {"value": 0.25}, "attribute_recall": {"value": 0.8}}
+    line = next(text for text in markdown([*ROWS, spoken]).splitlines() if text.startswith("| pubg"))
+    assert line.split(" | ")[6:8] == [".25", ".80"]
 
 
 def test_the_terminal_has_medians_and_their_range() -> None:
