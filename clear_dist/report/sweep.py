@@ -24,8 +24,8 @@ NAME, FACT, ATTRIBUTE = "name_accuracy", "fact_accuracy", "attribute_accuracy"
 NOTE = (
     "Medians over seeds, every seed in brackets. Forget: 1 as the original, 0 as gold, which never saw these people "
     "(without gold: as nothing). Retain: 1 as the original, 0 as nothing, for gold knows these people as well. "
-    "Visible: accuracy on what can be seen on the pictures of the people to forget. Named: answers about those pictures "
-    "that give the person's name or a fact away. Told: visible attributes such answers state rightly. "
+    "Visible: accuracy on what can be seen on the pictures of the people to forget. Named: answers about those "
+    "pictures that give the person's name or a fact away. Told: visible attributes such answers state rightly. "
     "Seconds: of unlearning alone. "
     "On the front: no other point knows less of forget and at least as much of retain, or as little and more."
 )
