@@ -1,9 +1,10 @@
 """Do the papers' shapes show on CLEAR-mini? Every method, three seeds, against what the papers say must happen.
 
-Five sweeps (``clear-dist sweep``, resumable) into one folder, then one table of claims:
+Sweeps (``clear-dist sweep``, resumable) into one folder, then one table of claims:
 
 * ``all``     every method of the table with its preset
-* ``long``    ga, gd, kl and rmu run three times as long; ``rmu`` the same with a tenth of the retain weight
+* ``long``    ga, gd, kl and rmu run three times as long; ``harsh``: twice as long at two to three times the rate;
+  ``rmu``: three times as long with a tenth of the retain weight
 * ``text``, ``visual``  the default method on one modality, asked about both
 * ``l1``      ga and gd with an L1 penalty on the LoRA weights, measured as they go, compared at matched forgetting
 
@@ -32,10 +33,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.common import RESULTS, device_of, machine, write_results  # noqa: E402
 
 SEEDS = "0,1,2"
-L1 = (0.0, 0.001, 0.01)
+L1 = (0.0, 3e-05, 0.0001, 0.001, 0.01)
 SWEEPS: dict[str, list[str]] = {
     "all": ["--methods", "all"],
     "long": ["--methods", "ga,gd,kl,rmu", "--epochs", "36"],
+    "harsh": ["--methods", "gd,kl,rmu", "--epochs", "24", "--lr", "3e-3"],
     "rmu": ["--methods", "rmu", "--epochs", "36", "--grid", "set.alpha=0.1"],
     "text": ["--methods", "npo", "--modality", "text", "--eval-modality", "both"],
     "visual": ["--methods", "npo", "--modality", "visual", "--eval-modality", "both"],
@@ -109,7 +111,7 @@ class Sweep:
 
 def claims(out: Path) -> list[dict[str, Any]]:
     """claim, what was seen (medians, every seed's value), and whether it holds; claims without a run are left out."""
-    everything, long, weak = (Sweep(rows_of(out, name)) for name in ("all", "long", "rmu"))
+    everything, long, harsh, weak = (Sweep(rows_of(out, name)) for name in ("all", "long", "harsh", "rmu"))
     found: list[dict[str, Any]] = []
 
     def claim(text: str, seen: Mapping[str, Sequence[float]], holds: Callable[[dict[str, float]], bool]) -> None:
@@ -127,8 +129,13 @@ def claims(out: Path) -> list[dict[str, Any]]:
     for method in ("ga", "gd", "kl", "rmu"):
         seen = seen_of(everything, method, *forget)
         claim(f"{method} forgets: names and facts below .1", seen, lambda m: max(m.values()) < 0.1)
-        seen = seen_of(long, method, *retain)
-        claim(f"{method}, run three times as long, {half}", seen, lambda m: min(m.values()) < 0.5)
+        for sweep, how in (
+            (everything, "at its preset"),
+            (long, "run three times as long"),
+            (harsh, "run twice as long at 3e-3"),
+        ):
+            seen = seen_of(sweep, method, *retain)
+            claim(f"{method}, {how}, {half}", seen, lambda m: min(m.values()) < 0.5)
     seen = seen_of(weak, "rmu", *retain)
     claim(f"rmu with a tenth of the retain weight, run long, {half}", seen, lambda m: min(m.values()) < 0.5)
     seen = seen_of(everything, "retain_ft", *forget)
