@@ -258,3 +258,18 @@ def test_expectations_and_nearest() -> None:
 def test_a_mistyped_option_never_passes(name: str, at: int, letter: str) -> None:
     typed = "--" + (name[:at] + letter + letter + name[at:]).replace("_", "-")
     assert f"unknown option {typed}" in refused(typed, "1")
+
+
+@pytest.mark.parametrize("field", ["forget_file", "idk_answers", "objective"])
+def test_a_run_is_the_contents_of_the_files_it_names(field: str, tmp_path: Path) -> None:
+    file = tmp_path / "named.txt"
+    digests = []
+    for text in ("nll(RETAIN)", "nll(RETAIN)", "nll(RETAIN) - nll(FORGET)"):
+        file.write_text(text)
+        digests.append(UnlearnConfig(**{field: str(file)}).digest())  # pyright: ignore[reportArgumentType]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("text", ["0,2", "2 0", "0,2,2"])
+def test_layers_from_a_flag(text: str) -> None:
+    assert UnlearnConfig(train_layers=text).train_layers == (0, 2)  # pyright: ignore[reportArgumentType]
