@@ -28,7 +28,7 @@ from torch import Tensor
 from clear_dist.types import UserError
 
 from .reference_key import VERSION, ReferenceKey
-from .world import World, agree, gather
+from .world import World, gather, only_on_main
 
 INDEX, LOCK = "index.json", ".lock"
 HASHED = 1 << 30  # bytes: smaller shards are hashed whenever they are opened, larger ones only measured
@@ -170,19 +170,16 @@ def _sha256(file: Path) -> str:
 
 
 def on_main(world: World, work: Callable[[], T]) -> T:
-    """A collective: ``work`` on rank 0; its result, or its mistake, on every rank."""
-    outcome: tuple[T | None, str | None] = (None, None)
-    if world.main:
+    """``only_on_main``, where what the disk refuses is a user's mistake too."""
+
+    def said() -> T:
         try:
-            outcome = (work(), None)
-        except UserError as error:
-            outcome = (None, str(error))
+            return work()
         except OSError as error:
-            outcome = (None, f"{error.filename or 'disk'}: {error.strerror or error}; make room, or look at its rights")
-    result, message = agree(world, outcome)
-    if message is not None:
-        raise UserError(message)
-    return result
+            what = f"{error.filename or 'disk'}: {error.strerror or error}; make room, or look at its rights"
+            raise UserError(what) from error
+
+    return only_on_main(world, said)
 
 
 def raise_together(world: World, problem: str | None) -> None:

@@ -6,11 +6,16 @@ import logging
 import os
 import socket
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+from clear_dist.errors import UserError
+
+T = TypeVar("T")
 
 # Collectives wait this long for a rank that is busy alone (rank 0 drawing data, say). DeepSpeed's own default
 # has shrunk to minutes in places, hence explicit.
@@ -97,6 +102,20 @@ def agree(world: World, value: Any) -> Any:
     box = [value]
     torch.distributed.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def only_on_main(world: World, work: Callable[[], T]) -> T:
+    """``work`` on rank 0; its (small) result, or its mistake, on every rank. A collective."""
+    outcome: tuple[T | None, str | None] = (None, None)
+    if world.main:
+        try:
+            outcome = (work(), None)
+        except UserError as error:
+            outcome = (None, str(error))
+    result, message = agree(world, outcome)
+    if message is not None:
+        raise UserError(message)
+    return result
 
 
 def gather(world: World, value: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from clear_dist.data.load import Dataset, load_dataset
 from clear_dist.data.sources import splits_of
 from clear_dist.engine.ds_config import check_ds_config, load_ds_config
 from clear_dist.engine.trackers import check_tracker
-from clear_dist.engine.world import World, agree, barrier
+from clear_dist.engine.world import World, barrier, only_on_main
 from clear_dist.models import ModelInfo, inspect_model
 from clear_dist.services.progress import say
 from clear_dist.services.rundir import claim_output, copy_progress, is_complete, read_run, resume_source
@@ -36,20 +36,6 @@ def on_main_first(world: World, work: Callable[[], T]) -> T:
         results.append(work())
     barrier(world)
     return results[0]
-
-
-def only_on_main(world: World, work: Callable[[], T]) -> T:
-    """``work`` on rank 0; its (small) result, or its mistake, on every rank."""
-    outcome: tuple[T | None, str | None] = (None, None)
-    if world.main:
-        try:
-            outcome = (work(), None)
-        except UserError as error:
-            outcome = (None, str(error))
-    result, message = agree(world, outcome)
-    if message is not None:
-        raise UserError(message)
-    return result
 
 
 def check_before_loading(config: TrainFields, *, base: bool = True) -> None:
@@ -86,10 +72,11 @@ def check_examples(sets: Mapping[Any, Sequence[Example]], info: ModelInfo, max_l
 
 
 def spells(text: str, info: ModelInfo) -> bool:
-    """Whether the model's tokenizer knows every word of a text."""
-    processor = info.processor
-    unknown = processor.tokenizer.unk_token_id
-    return unknown in (None, processor.eos_id) or unknown not in processor.encode_answer(text)
+    """Whether the model's tokenizer knows every word of a question."""
+    tokenizer = info.processor.tokenizer
+    unknown = None if tokenizer.unk_token_id == info.processor.eos_id else tokenizer.unk_token_id
+    _, rest = info.processor.encode_prompt(text, with_picture=False)
+    return unknown is None or unknown not in rest
 
 
 def model_dir(name: str | Path, flag: str) -> str | Path:

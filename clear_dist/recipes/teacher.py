@@ -28,7 +28,7 @@ from clear_dist.models import ModelInfo, load_model, weights_digest
 from clear_dist.services.progress import say
 from clear_dist.types import Example
 
-from .common import only_on_main
+from .common import only_on_main, spells
 from .teacher_draw import Ask, Sampler, TeacherSettings, safe_answers, visible_values
 
 VERSION = 1  # of everything that decides an answer here; part of the cache's key
@@ -89,7 +89,7 @@ def teach(
     settings = TeacherSettings(instruction_for(data.name, instruction), samples, seed)
     examples = private_examples(data.train["forget"], leaks_of(private))
     _check_spelling(settings.instruction, info)
-    if _spells(INFORMATION_QUESTION, info):
+    if spells(INFORMATION_QUESTION, info):
         examples += open_queries(examples)
     people = [person for group in data.people.values() for person in group]
     weights = only_on_main(world, lambda: weights_digest(info.adapter or info.path))
@@ -216,16 +216,9 @@ def _write(path: Any, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
     os.replace(part, path)
 
 
-def _spells(text: str, info: ModelInfo) -> bool:
-    tokenizer = info.processor.tokenizer
-    unknown = None if tokenizer.unk_token_id == info.processor.eos_id else tokenizer.unk_token_id
-    _, rest = info.processor.encode_prompt(text, with_picture=False)
-    return unknown is None or unknown not in rest
-
-
 def _check_spelling(instruction: str, info: ModelInfo) -> None:
     text = instruction.replace("{question}", "").strip()
-    if not _spells(text, info):
+    if not spells(text, info):
         raise ConfigError(
             f"--guide-instruction: the tokenizer of {info.name} does not know every word of {text!r}; use others."
         )
