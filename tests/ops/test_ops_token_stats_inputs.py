@@ -44,7 +44,8 @@ def test_targets_only_where_they_are_looked_at() -> None:
     without = token_stats(h, w, None, h_ref=h_ref, weight_ref=w_ref, want=free)
     with_targets = token_stats(h, w, y, h_ref=h_ref, weight_ref=w_ref, want=free)
     assert set(without) == set(free)
-    assert all(torch.equal(without[n], with_targets[n]) for n in free)
+    # Not to the last bit: sums take the target's column apart.
+    assert all(torch.allclose(without[n], with_targets[n], atol=1e-6, rtol=1e-5) for n in free)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -11,10 +11,21 @@ TARGET_STATISTICS: frozenset[str] = frozenset({"logp", "log1mp", "top1"})
 # From the hidden states alone: no head, no logits.
 HIDDEN_STATISTICS: frozenset[str] = frozenset({"cosine", "l2"})
 NEEDS_REFERENCE: frozenset[str] = frozenset(
-    {"logp_ref", "log1mp_ref", "entropy_ref", "cross_rest", "kl_forward", "kl_reverse", "js", "cosine", "l2"}
+    {
+        "logp_ref",
+        "log1mp_ref",
+        "entropy_ref",
+        "log_ratio",
+        "cross_rest",
+        "kl_forward",
+        "kl_reverse",
+        "js",
+        "cosine",
+        "l2",
+    }
 )
 # Of the reference, or of both, and of the target.
-TARGET_OF_REFERENCE: frozenset[str] = frozenset({"logp_ref", "log1mp_ref", "cross_rest"})
+TARGET_OF_REFERENCE: frozenset[str] = frozenset({"logp_ref", "log1mp_ref", "log_ratio", "cross_rest"})
 # All with a plain name; ``npo_vocab(BETA)`` is a family of its own.
 STATISTICS: frozenset[str] = TARGET_STATISTICS | NEEDS_REFERENCE | {"entropy"}
 
@@ -47,8 +58,9 @@ def check(want: Collection[str], *, head: bool, target: bool, reference: bool, l
     if unknown:
         raise ValueError(f"unknown statistics {unknown}; known: {[*sorted(STATISTICS), 'npo_vocab(BETA)']}")
     given = {"logp_ref"} if logp_ref else set()  # computed elsewhere, so it needs nothing more
+    known = {"logp_ref", "log_ratio"} if logp_ref else set()
     for there, argument, needing in (
-        (reference, "h_ref", {n for n in want if compares(n)} - given),
+        (reference, "h_ref", {n for n in want if compares(n)} - known),
         (target, "y", {n for n in want if n in TARGET_STATISTICS | TARGET_OF_REFERENCE} - given),
         (head, "weight", set(want) - HIDDEN_STATISTICS - given),
     ):
