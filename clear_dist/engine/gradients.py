@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from clear_dist.methods import Penalty
+from clear_dist.ops import l1_add_grad_, l1_norm
 from clear_dist.types import UserError
 
 from .optimizer import penalised
@@ -168,10 +169,14 @@ class GradientShards:
         elements = sum(getattr(p, "ds_numel", p.numel()) for _, _, p in chosen)
         share = 1 / elements if penalty.reduction == "mean" else 1.0
         total = torch.zeros((), dtype=torch.float64, device=self._engine.device)
+        placed: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
         for piece, shard in zip(self._pieces(), shards, strict=True):
             if id(piece.parameter) in wanted:
-                shard.add_(piece.weight.sign(), alpha=penalty.factor * share)
-                total += piece.weight.abs().sum(dtype=torch.float64).to(total.device)
+                placed.setdefault(shard.device, []).append((piece.weight.to(shard.device), shard))
+        for pairs in placed.values():  # one launch for all that is on a device
+            weights, gradients = [w for w, _ in pairs], [g for _, g in pairs]
+            l1_add_grad_(weights, gradients, penalty.factor * share)
+            total += l1_norm(weights).to(total.device)
         return share * float(self._summed(total))
 
     def _summed(self, values: Tensor) -> Tensor:

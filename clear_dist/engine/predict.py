@@ -63,7 +63,7 @@ class ModelPredictor:
             ).to(self.model.device)
             h_TD = final_hidden(self.model.family, module, batch).flatten(0, 1)[batch.score_index]
             head = self.model.family.head(module).weight
-            logp = token_stats(h_TD, head, batch.targets, want=("logp",))["logp"]
+            logp = token_stats(h_TD, head, batch.targets, want=("logp",), wide=True)["logp"]
             pieces = logp.split(torch.bincount(batch.token_example, minlength=len(chunk)).tolist())
             for (request, answer, _), piece in zip(chunk, pieces, strict=True):
                 out[request][answer] = piece.tolist()

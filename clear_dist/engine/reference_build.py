@@ -23,7 +23,7 @@ from .stream import Stream
 from .world import World, gather
 
 TOKENS_PER_PASS = 16_384
-_LOGITS = 1024  # tokens whose logits are formed at a time
+_LOGITS = 1024  # tokens whose logits are formed at a time, where the op would form all at once
 Chosen = dict[View, list[int]]
 
 
@@ -121,7 +121,8 @@ class _Build:
             assert states.hidden is not None
             targets = batch.targets[batch.view_tokens[view]].to(head.device)
             pieces = zip(states.hidden.split(_LOGITS), targets.split(_LOGITS), strict=True)
-            out[f"{view}.logp"] = torch.cat([token_stats(h, head, y, want=("logp",))["logp"] for h, y in pieces])
+            found = [token_stats(h, head, y, want=("logp",), wide=True)["logp"] for h, y in pieces]
+            out[f"{view}.logp"] = torch.cat(found)
         if kept.hidden:
             assert states.hidden is not None
             out[f"{view}.hidden"] = states.hidden

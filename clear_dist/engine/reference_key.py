@@ -63,7 +63,7 @@ def kept_of(needs: Needs) -> dict[View, Kept]:
                 layers[want.layer] = layers.get(want.layer, False) or want.images
             elif want.startswith(SEQUENCE):
                 layers[FINAL] = True
-        only_logp = answers == {"logp_ref"}
+        only_logp = bool(answers) and answers <= {"logp_ref", "log_ratio"}
         out[view] = Kept(only_logp, bool(answers) and not only_logp, dict(sorted(layers.items())))
     return out
 

@@ -84,10 +84,6 @@ class StepModule(nn.Module):
         tokens = batch.view_tokens[view]
         answers = {w for w in wants if isinstance(w, str) and not w.startswith(SEQUENCE)}
         ready = reference is not None and reference.hidden is None  # a cache that holds nothing but log-probabilities
-        if "logp_ref" in answers and ready:
-            assert reference is not None and reference.logp is not None
-            out["logp_ref"] = reference.logp
-            answers.remove("logp_ref")
         if answers:
             assert student.final is not None and head_VD is not None
             compare = any(map(needs_reference, answers))
@@ -97,7 +93,9 @@ class StepModule(nn.Module):
                 batch.targets[tokens],
                 h_ref=reference.hidden if compare and reference is not None else None,
                 weight_ref=head_ref_VD if compare else None,
+                logp_ref=reference.logp if ready and reference is not None else None,
                 want=answers,
+                wide=ready,  # what is subtracted from a kept number is not rounded more than that number was
             )
         for want in wants:
             if isinstance(want, Hidden):

@@ -192,7 +192,12 @@ class VisionStep(nn.Module):
             if "logp_ref" in names:
                 assert h_ref_ND is not None and self.reference is not None
                 found["logp_ref"] = _uniform(h_ref_ND, self.reference.head).detach()
-            names -= {"logp", "logp_ref"}
+            if "log_ratio" in names:
+                assert h_ref_ND is not None and self.reference is not None
+                found["log_ratio"] = (
+                    _uniform(h_ND, self.student.head) - _uniform(h_ref_ND, self.reference.head).detach()
+                )
+            names -= {"logp", "logp_ref", "log_ratio"}
         if names:
             h, weight = _with_bias(h_ND, self.student.head)
             h_ref, weight_ref = None, None

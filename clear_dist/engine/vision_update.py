@@ -11,6 +11,7 @@ from clear_dist.engine.step import Totals
 from clear_dist.engine.vision import VisionBatch, VisionStep, vision_loss_of
 from clear_dist.errors import ConfigError
 from clear_dist.methods import Objective
+from clear_dist.ops import l1_add_grad_, l1_norm
 from clear_dist.types import View
 
 
@@ -49,10 +50,11 @@ def vision_backward(
     elements = sum(p.numel() for p in trained)
     for penalty in objective.penalties:
         share = 1.0 / elements if penalty.reduction == "mean" else 1.0
-        for p in trained:
-            sign = penalty.factor * share * p.detach().sign()
-            p.grad = sign if p.grad is None else p.grad + sign
-        parts[penalty.name] = share * torch.stack([p.detach().abs().sum() for p in trained]).sum()
+        gradients_now = [torch.zeros_like(p) if p.grad is None else p.grad.contiguous() for p in trained]
+        l1_add_grad_(trained, gradients_now, penalty.factor * share)
+        for p, gradient in zip(trained, gradients_now, strict=True):
+            p.grad = gradient
+        parts[penalty.name] = share * l1_norm([p.detach() for p in trained])
         loss = loss + penalty.factor * parts[penalty.name]
     return loss, parts
 

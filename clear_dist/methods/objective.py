@@ -29,7 +29,18 @@ ParameterSet = Literal["lora", "all"]
 
 # Statistics that compare the student with the reference model.
 REFERENCE_STATISTICS = frozenset(
-    {"logp_ref", "log1mp_ref", "entropy_ref", "cross_rest", "kl_forward", "kl_reverse", "js", "cosine", "l2"}
+    {
+        "logp_ref",
+        "log1mp_ref",
+        "entropy_ref",
+        "log_ratio",
+        "cross_rest",
+        "kl_forward",
+        "kl_reverse",
+        "js",
+        "cosine",
+        "l2",
+    }
 )
 SEQUENCE = "sequence:"  # prefix of statistics over the tokens of whole sequences
 

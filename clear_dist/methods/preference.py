@@ -1,6 +1,7 @@
 """Terms that prefer one answer to another, or to none: sequence-level log-ratios.
 
-Log-ratio of an answer: log pi(y|x) - log pi_o(y|x), **summed** over its tokens.
+Log-ratio of an answer: log pi(y|x) - log pi_o(y|x), **summed** over its tokens. It is a statistic of its own, not the
+difference of two: where student and reference are nearly equal, as unlearning starts, the difference is rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .terms import label, not_negative, positive, term
 
 def _log_ratio(s: TokenStats) -> Tensor:
     """[N]"""
-    return s.per_example(s["logp"] - s["logp_ref"], "sum")
+    return s.per_example(s["log_ratio"], "sum")
 
 
 def npo(view: View, *, beta: float = 1.0) -> Objective:
@@ -30,7 +31,7 @@ def npo(view: View, *, beta: float = 1.0) -> Objective:
     def value(s: TokenStats) -> Tensor:
         return s.global_mean(2.0 / beta * F.softplus(beta * _log_ratio(s)))
 
-    return term(label("npo", view, beta=None if beta == 1 else float(beta)), (view,), {"logp", "logp_ref"}, value)
+    return term(label("npo", view, beta=None if beta == 1 else float(beta)), (view,), {"log_ratio"}, value)
 
 
 def dpo(win: View, lose: View, *, beta: float = 0.1) -> Objective:
@@ -44,7 +45,7 @@ def dpo(win: View, lose: View, *, beta: float = 0.1) -> Objective:
         assert w.examples == s.examples and w.total_examples == s.total_examples, "a pair is bound example by example"
         return s.global_mean(F.softplus(-beta * (_log_ratio(w) - _log_ratio(s))))
 
-    return term(label("dpo", win, lose, beta=float(beta)), (win, lose), {"logp", "logp_ref"}, value)
+    return term(label("dpo", win, lose, beta=float(beta)), (win, lose), {"log_ratio"}, value)
 
 
 def simnpo(view: View, *, beta: float = 2.5, gamma: float = 0.0) -> Objective:

@@ -118,7 +118,7 @@ def test_needs_follow_the_equation(
 
 def test_views_want_what_their_own_terms_read() -> None:
     needs = (npo(FORGET) + kl(RETAIN) + nll(RETAIN) + match(RETAIN, layer=1)).needs
-    assert needs.wants[FORGET] == {"logp", "logp_ref"}
+    assert needs.wants[FORGET] == {"log_ratio"}
     assert needs.wants[RETAIN] == {"kl_reverse", "logp", Hidden(1, "reference")}
 
 
