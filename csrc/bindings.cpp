@@ -207,8 +207,8 @@ extern "C" __attribute__((visibility("default"))) const char* clear_dist_cpu_cap
 }
 
 STABLE_TORCH_LIBRARY(clear_dist, m) {
-  m.def("row_stats(Tensor z, Tensor? r, Tensor? y, int want, int mode, float beta) -> (Tensor, Tensor)");
-  m.def("row_grad(Tensor z, Tensor? r, Tensor? y, Tensor state, Tensor coef, int want, int mode, float beta, Tensor(a!) out) -> ()");
+  m.def("row_stats(Tensor z, Tensor? r, Tensor? y, int want, int form, float beta) -> (Tensor, Tensor)");
+  m.def("row_grad(Tensor z, Tensor? r, Tensor? y, Tensor state, Tensor coef, int want, int form, float beta, Tensor(a!) out) -> ()");
   m.def("hidden_distance(Tensor h, Tensor target) -> Tensor");
   m.def("hidden_distance_grad(Tensor h, Tensor target, Tensor c) -> Tensor");
   m.def("l1_norm(Tensor[] tensors) -> Tensor");

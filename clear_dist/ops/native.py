@@ -61,9 +61,9 @@ def _register_fakes() -> None:
     """Shapes of the results, for tracing."""
 
     def row_stats(
-        z: Tensor, r: Tensor | None, y: Tensor | None, want: int, mode: int, beta: float
+        z: Tensor, r: Tensor | None, y: Tensor | None, want: int, form: int, beta: float
     ) -> tuple[Tensor, Tensor]:
-        del r, y, mode, beta
+        del r, y, form, beta
         rows = z.shape[0]
         return (
             z.new_empty(want.bit_count(), rows, dtype=torch.float32),

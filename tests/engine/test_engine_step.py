@@ -142,7 +142,7 @@ def test_full_fine_tuning_keeps_a_frozen_copy(base_dir: Path, world: World, tmp_
 
     batch = packed({"forget": FORGET}, student.processor)
     with torch.no_grad():
-        values = trained.module(batch, npo(F).needs)[F]
+        values = trained.module(batch, (npo(F) + nll(F)).needs)[F]
     for n, example in enumerate(FORGET):
         mine = batch.token_example == n
         reference = (values["logp"] - values["log_ratio"])[mine].tolist()

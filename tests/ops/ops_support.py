@@ -29,3 +29,8 @@ def tensors(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor,
 
 def wide(*values: Tensor) -> list[Tensor]:
     return [x.detach().double() if x.is_floating_point() else x for x in values]
+
+
+def relative(x: Tensor, truth: Tensor) -> float:
+    """|x - truth| / |truth|."""
+    return float((x.detach().double() - truth.detach().double()).norm() / truth.detach().double().norm())

@@ -152,6 +152,7 @@ def token_stats(
     trained = any(x is not None and x.requires_grad for x in (weight, u, b))
     keep = h.requires_grad and not trained and torch.is_grad_enabled()
     compares = any(name not in OF_ONE for name in names)
+    y = None if y is None else y.contiguous()
     given = (h, weight, y, h_ref if compares else None, weight_ref if compares else None, u, b)
     stats, _ = head_stats(*given, ",".join(names), keep, chosen, rows, wide)
     found = dict(zip(names, stats.unbind(), strict=True))

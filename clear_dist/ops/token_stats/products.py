@@ -61,16 +61,20 @@ class Head:
             out.copy_(torch.mm(g, self.weight)) if out.dtype != g.dtype else torch.mm(g, self.weight, out=out)
             return
         sums = out if out.dtype == torch.float32 else out.new_empty(out.shape, dtype=torch.float32)
+        some = torch.empty_like(sums, memory_format=torch.contiguous_format)
         for k, (part, columns) in enumerate(self._blocks()):
-            torch.addmm(sums, g[:, columns], part, beta=1.0 if k else 0.0, out=sums)
+            # Not addmm, which starts from what is there: 100,000 small terms added to a large one are lost.
+            torch.mm(g[:, columns], part, out=some)
+            sums.add_(some) if k else sums.copy_(some)
         if sums is not out:
             out.copy_(sums)
 
     def _blocks(self) -> Iterator[tuple[Tensor, slice]]:
-        if self.weight.dtype == torch.float32:
-            yield self.weight, slice(None)
-            return
         size = self.weight.shape[0]
+        if self.weight.dtype == torch.float32:  # in blocks all the same: sums over a vocabulary in one go lose digits
+            for start in range(0, size, _BLOCK):
+                yield self.weight[start : start + _BLOCK], slice(start, start + _BLOCK)
+            return
         scratch = self.weight.new_empty(min(_BLOCK, size), self.weight.shape[1], dtype=torch.float32)
         for start in range(0, size, _BLOCK):
             part = scratch[: min(_BLOCK, size - start)]
