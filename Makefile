@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What a GPU machine without network usually lacks; `make wheels` puts it into .whl/ for `make gpu` to find.
 CARRIED := hjson pydantic pydantic_core annotated-types typing-inspection typing_extensions datasets dill multiprocess \
-           tyro docstring_parser typeguard nltk
+           tyro docstring_parser typeguard nltk liger_kernel fla-core cut-cross-entropy setuptools
 BUILT := deepspeed rouge_score
 PLATFORMS := $(foreach n,2_28 2_27 2_24 2_17,--platform manylinux_$(n)_x86_64) --platform manylinux2014_x86_64
 pinned = $(foreach p,$(1),$(shell grep -i '^$(p)==' constraints.txt))
@@ -24,15 +24,18 @@ help:  ## this list
 
 setup: $(VENV)/.ready  ## create .venv and install everything, once; later runs need no network
 
-$(VENV)/.ready: pyproject.toml constraints.txt setup.py
+$(VENV)/.ready: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "clear_dist needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) \
 		|| { rm -rf $(VENV); echo "$(PYTHON) cannot create virtual environments: install its venv package" \
 		"(e.g. python3-venv), or pass another PYTHON=" >&2; exit 1; }
 	@echo "installing into $(VENV); a few minutes, once"
+	@$(BIN)/pip install -qq $(call pinned,setuptools)
 	@$(BIN)/pip install -qq $(call pinned,torch)
-	@$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install -qq --no-build-isolation -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -c 'import json; r = json.load(open("clear_dist/_C.build.json")); \
+		print("native ops:", r["reason"] or "built; CUDA kernels: " + (r["cuda_reason"] or ", ".join(r["cuda"])))'
 	@touch $@
 
 quickstart: setup  ## learn 24 people, forget a few, write runs/quickstart/index.html

@@ -52,17 +52,17 @@ def logits_kl(z: Tensor, z_ref: Tensor, *, kind: Kind = "forward", impl: Impl = 
         impl: which implementation to run; ``auto`` picks.
 
     Returns:
-        [T] fp32 (float64 for float64), in nats.
+        [T] fp32 (float64 if either is), in nats.
 
     Raises:
         ValueError: shapes, dtypes, devices; ``kind``; ``impl``.
     """
     name = kl_statistic(kind)
     _check(z, z_ref)
-    chosen = _choose(impl, z)
+    chosen = _choose(impl, z, z_ref)
     if chosen == "reference":
         return logits_kl_reference(z, z_ref, name)
-    return logits_stat(_columns(z), _like(z_ref, z), None, name, 0.0, chosen)[0]
+    return logits_stat(*_alike(z, z_ref), None, name, 0.0, chosen)[0]
 
 
 def vocab_npo(z: Tensor, z_ref: Tensor, *, beta: float = 0.1, impl: Impl = "auto") -> Tensor:
@@ -76,7 +76,7 @@ def vocab_npo(z: Tensor, z_ref: Tensor, *, beta: float = 0.1, impl: Impl = "auto
         impl: which implementation to run; ``auto`` picks.
 
     Returns:
-        [T] fp32 (float64 for float64).
+        [T] fp32 (float64 if either is).
 
     Raises:
         ValueError: shapes, dtypes, devices; ``beta``; ``impl``.
@@ -84,10 +84,10 @@ def vocab_npo(z: Tensor, z_ref: Tensor, *, beta: float = 0.1, impl: Impl = "auto
     if not (beta > 0 and math.isfinite(beta)):
         raise ValueError(f"beta: expected a finite number > 0, got {beta}")
     _check(z, z_ref)
-    chosen = _choose(impl, z)
+    chosen = _choose(impl, z, z_ref)
     if chosen == "reference":
         return vocab_npo_reference(z, z_ref, float(beta))
-    return logits_stat(_columns(z), _like(z_ref, z), None, "npo_vocab", float(beta), chosen)[0]
+    return logits_stat(*_alike(z, z_ref), None, "npo_vocab", float(beta), chosen)[0]
 
 
 def _check(z: Tensor, z_ref: Tensor | None) -> None:
@@ -99,8 +99,9 @@ def _check(z: Tensor, z_ref: Tensor | None) -> None:
         same_device("z", z, z_ref=z_ref)
 
 
-def _choose(impl: Impl, z: Tensor) -> str:
-    chosen = choose(impl, z.device.type, str(z.dtype).removeprefix("torch."))
+def _choose(impl: Impl, z: Tensor, z_ref: Tensor | None = None) -> str:
+    exact = z_ref is not None and z_ref.dtype == torch.float64  # single precision would round what is compared with
+    chosen = choose(impl, z.device.type, "float64" if exact else str(z.dtype).removeprefix("torch."))
     return chosen if len(z) else "reference"
 
 
@@ -111,12 +112,12 @@ def _columns(z: Tensor) -> Tensor:
     return z if z.stride(1) == 1 or z.shape[1] == 1 else z.contiguous()
 
 
-def _like(z_ref: Tensor, z: Tensor) -> Tensor:
-    """The reference's logits in the student's precision, but never in less than their own."""
-    z_ref = _columns(z_ref.detach())
-    if z_ref.dtype != z.dtype and z.device.type == "cpu":
-        raise ValueError(f"z_ref: expected z's dtype {z.dtype} for the native kernels, got {z_ref.dtype}")
-    return z_ref
+def _alike(z: Tensor, z_ref: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as the kernels take them; where their dtypes differ, a CPU widens both to fp32 and rounds neither."""
+    z, z_ref = _columns(z), _columns(z_ref.detach())
+    if z.dtype != z_ref.dtype and z.device.type == "cpu":
+        z, z_ref = z.float(), z_ref.float()
+    return z, z_ref
 
 
 @torch.library.custom_op("clear_dist::logits_stat", mutates_args=())
