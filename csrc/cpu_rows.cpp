@@ -96,12 +96,10 @@ void second_sweep(const Rows& a, const T* z, const T* r, float s, double lse, do
     two<MODE>(zv, rv, keep, s, ref, xt);
     F u = xt - c;
     if (js) {
-      F lq = ref - normal, q = vexp(lq) * keep, p = vexp(lq + u) * keep, E, w;
-      vexpm1(larger(splat(-1.0f), smaller(splat(1.0f), u)), E, w);
-      F l = vlog1p(0.5f * E), half = splat(0.69314718056f);
-      auto close = magnitude(u) < 1.0f;
-      F lp = close ? u - l : half - softplus(-u), lm = close ? -l : half - softplus(u);
-      acc[0] += close ? 0.5f * q * (w * lp + lm) : 0.5f * (p * lp + q * lm);
+      F lq = ref - normal, q = vexp(lq) * keep, p = vexp(lq + u) * keep, lp = to_mean(u);
+      // p log p/m + q log q/m: near each other (p - q) u/2 - (p + q) log cosh(u/2), nothing of first order in it.
+      F apart = p * lp + q * to_mean(-u), close = 0.5f * u * less(p, q, u) - (p + q) * log_cosh_half(u);
+      acc[0] += 0.5f * (magnitude(u) < 0.5f ? close : apart);
       acc[1] += p * lp;
     }
     if (npo) {
@@ -133,21 +131,23 @@ void two_distributions(const Rows& a, const T* z, const T* r, int64_t y, Out out
   columns(z, r, before + 1, a.V, 0, 0, maxima);
   const float m = largest(high), M = largest(high_student), delta = M - m;
   const bool near = largest(wide) <= NEAR;
-  // a, sum e xt, and then: near: F, P, R; far: P, sum e_s xt, unused. Last: sum e (z - m), sum of the student's e (log e).
-  Sums<7> sums;
+  // Sums of e, e xt, then near: e (w - 1 - xt), e w, e (xt w - (w - 1)); far: nothing, e_s, e_s xt. Last, for entropies:
+  // e log e, the student's e log e; near: e w xt.
+  Sums<8> sums;
   auto near_body = [&](F zv, F rv, F keep, F* acc) INLINED {
-    F ref, xt, E, w;
+    F ref, xt, E, w, second;
     two<MODE>(zv, rv, keep, s, ref, xt);
     F d = keep > 0.0f ? ref - m : F{}, e = vexp(d) * keep;
-    vexpm1(xt, E, w);
+    vexpm1(xt, E, w, second);
     acc[0] += e;
     acc[1] += e * xt;
-    acc[2] += e * (E - xt);
+    acc[2] += e * second;
     acc[3] += e * w;
-    acc[4] += e * (xt * w - E);
+    acc[4] += e * (xt * E - second);  // x w - (w - 1)
     d = larger(d, splat(-88.0f));
     acc[5] += e * d;
     acc[6] += e * w * (d + xt);
+    acc[7] += e * w * xt;
   };
   auto far_body = [&](F zv, F rv, F keep, F* acc) INLINED {
     F ref, xt;
@@ -177,12 +177,18 @@ void two_distributions(const Rows& a, const T* z, const T* r, int64_t y, Out out
   const double mass = exp(q.sum);  // of the reference, about `top`
   // Logarithm of the student's sum over the reference's, about the shift s.
   const double mean = v[1] * scale / mass, eps = (v[2] + v[1]) * scale / mass;
-  const double ct = near ? log1p(eps) : p.sum - q.sum;
+  const double target = y < 0 ? 0 : exp(zy - top), own_mass = v[3] * scale + target;
+  // Where only the target moved, eps is not small, and what is of second order for small eps cancels instead.
+  const bool small = near && fabs(eps) < 0.5;
+  const double ct = small ? log1p(eps) : near ? log(own_mass / mass) : p.sum - q.sum;
   double forward, reverse;
-  if (near) {
+  if (small) {
     forward = v[2] * scale / mass - gap(eps);
     // eps / (1 + eps) - log(1 + eps) = gap(eps) - eps^2 / (1 + eps)
     reverse = v[4] * scale / mass / (1 + eps) + gap(eps) - eps * eps / (1 + eps);
+  } else if (near) {
+    forward = ct - mean;
+    reverse = v[7] * scale / own_mass - ct;
   } else {
     forward = ct - mean;
     reverse = (empty ? 0 : v[4] / v[3] * exp(p.rest)) - ct;

@@ -86,18 +86,13 @@ struct Everything {
   const Coefficients& c;
   float away;
   INLINE F of(const Everything& e, F lq, F u) {
-    F q = vexp(lq), lp = lq + u, p = vexp(lp), E, w;
-    vexpm1(larger(splat(-1.0f), smaller(splat(1.0f), u)), E, w);
-    auto close = magnitude(u) < 1.0f;
+    F q = vexp(lq), lp = lq + u, p = vexp(lp);
     F lp_bounded = larger(splat(-88.0f), lp);
-    F g = e.c.forward * (close ? q * E : p - q) - e.c.logp * p;
+    F g = e.c.forward * less(p, q, u) - e.c.logp * p;
     if (e.c.reverse != 0) g += e.c.reverse * p * (larger(splat(-1e30f), u) - e.s[REVERSE]);
-    if (e.c.js != 0) {
-      F to_mean = close ? u - vlog1p(0.5f * E) : splat(0.69314718056f) - softplus(-u);
-      g += 0.5f * e.c.js * p * (to_mean - e.s[TO_MEAN]);
-    }
+    if (e.c.js != 0) g += 0.5f * e.c.js * p * (to_mean(u) - e.s[TO_MEAN]);
     if (e.c.entropy != 0) g -= e.c.entropy * p * (lp_bounded + e.s[OWN_ENTROPY]);
-    if (e.c.cross != 0) g += e.c.cross * (p - vexp(at_most_zero(lq - e.s[REST_REF])));
+    if (e.c.cross != 0) g += e.c.cross * less(p, vexp(at_most_zero(lq - e.s[REST_REF])), u + e.s[REST_REF]);
     if (e.away != 0) g += e.away * vexp(at_most_zero(lp - e.s[REST]));
     if (e.c.npo != 0) {
       F b = e.a.beta * u, t = vexp(-magnitude(b)), sigmoid = b > 0.0f ? 1.0f / (1.0f + t) : t / (1.0f + t);

@@ -109,8 +109,8 @@ INLINE void reduce(F x, F& n, F& r) {
   r = r + n * 2.12194440e-4f;
 }
 INLINE F power_of_two(F n) { return (F)((__builtin_convertvector(n, I) + 127) << 23); }
-// e^r - 1 for |r| <= ln 2 / 2: Taylor to r^8, below 1 unit in the last place.
-INLINE F short_expm1(F r) {
+// e^r - 1 - r for |r| <= ln 2 / 2: Taylor to r^9, below 1 unit in the last place.
+INLINE F beyond_first(F r) {
   F p = splat(2.4801587e-5f);
   p = p * r + 1.9841270e-4f;
   p = p * r + 1.3888889e-3f;
@@ -118,8 +118,9 @@ INLINE F short_expm1(F r) {
   p = p * r + 4.1666667e-2f;
   p = p * r + 1.6666667e-1f;
   p = p * r + 0.5f;
-  return p * r * r + r;
+  return p * r * r;
 }
+INLINE F short_expm1(F r) { return beyond_first(r) + r; }
 
 // e^x, exactly 0 below -87 (where single precision would leave its normal range), capped at e^88.
 INLINE F vexp(F x) {
@@ -128,13 +129,27 @@ INLINE F vexp(F x) {
   F out = (short_expm1(r) + 1.0f) * power_of_two(n);
   return x < -87.0f ? F{} : out;
 }
-// e^x - 1 and e^x for |x| <= 87, both to full relative precision.
-INLINE void vexpm1(F x, F& less_one, F& power) {
+// e^x - 1, e^x and e^x - 1 - x for |x| <= 87, each to full relative precision.
+INLINE void vexpm1(F x, F& less_one, F& power, F& second) {
   F n, r;
   reduce(x, n, r);
-  F scale = power_of_two(n), p = short_expm1(r);
+  F scale = power_of_two(n), beyond = beyond_first(r), p = beyond + r;
   less_one = scale * p + (scale - 1.0f);
   power = scale * p + scale;
+  second = n == 0.0f ? beyond : less_one - x;
+}
+INLINE void vexpm1(F x, F& less_one, F& power) {
+  F second;
+  vexpm1(x, less_one, power, second);
+}
+// log cosh(u / 2) for |u| <= 1/2: of second order, by its series.
+INLINE F log_cosh_half(F u) {
+  F t = 0.25f * u * u, p = splat(2.1869488e-3f);
+  p = p * t - 6.7460317e-3f;
+  p = p * t + 2.2222222e-2f;
+  p = p * t - 8.3333333e-2f;
+  p = p * t + 0.5f;
+  return t * p;
 }
 // log(1 + t) for -1/2 < t <= 1.
 INLINE F vlog1p(F t) {
@@ -152,7 +167,17 @@ INLINE F vlog1p(F t) {
   F out = x * x * x * p - 0.5f * x * x + x;
   return upper ? out + 0.69314718056f : out;
 }
+// p - q = q (e^u - 1) from q, p and u = log p/q.
+INLINE F less(F p, F q, F u) {
+  F E, w;
+  vexpm1(larger(splat(-1.0f), smaller(splat(1.0f), u)), E, w);
+  return magnitude(u) < 1.0f ? q * E : p - q;
+}
 INLINE F softplus(F x) { return larger(x, F{}) + vlog1p(vexp(-magnitude(x))); }
+// log p/m with m = (p + q) / 2, from u = log p/q.
+INLINE F to_mean(F u) {
+  return magnitude(u) < 0.5f ? 0.5f * u - log_cosh_half(u) : 0.69314718056f - softplus(-u);
+}
 
 }  // namespace
 }  // namespace clear_dist

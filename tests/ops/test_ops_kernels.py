@@ -1,5 +1,5 @@
-"""Kernels against the truth in double precision, beside plain PyTorch in the same precision: no worse anywhere, and right
-where plain code is not. Every implementation this machine runs; Triton's own tests are beside this one."""
+"""Kernels against the truth in double precision, beside plain PyTorch in the same precision: no worse anywhere, and
+right where plain code is not. Every implementation this machine runs; Triton's own tests are beside this one."""
 
 from __future__ import annotations
 
@@ -198,3 +198,20 @@ def test_not_a_number_stays_one(name: str) -> None:
     h[2, 0] = math.inf
     value, _ = run(CASES[name](h_ref, w, y, "native"), h, c)
     assert value.isnan().tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("moved", [-7.0, -3.0, 3.0, 7.0, 12.0])
+@pytest.mark.parametrize("name", [*CASES, "cross_rest", "log1mp"])
+def test_only_the_target_moved(name: str, moved: float) -> None:
+    """What unlearning does: one logit falls or rises, all others stay. Formulas of second order must give way there."""
+    g = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(6, 301, generator=g)
+    y = torch.randint(0, 301, (6,), generator=g)
+    logits[torch.arange(6), y] += 4
+    h = logits.clone()
+    h[torch.arange(6), y] += moved
+    w, c = torch.eye(301), torch.rand(6, generator=g) + 0.1
+    value, gradient = run(lambda x: token_stats(x, w, y, h_ref=logits, want=[name], impl="native")[name], h, c)
+    exact, truth = run(plain(name, logits.double(), w.double(), y, None), h.double(), c)
+    assert float((value.double() - exact).abs().max()) < 1e-6 * max(1.0, float(exact.abs().max()))
+    assert float((gradient.double() - truth).norm()) < 1e-5 * float(truth.norm()) + 1e-7
