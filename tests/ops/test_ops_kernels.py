@@ -214,4 +214,4 @@ def test_only_the_target_moved(name: str, moved: float) -> None:
     value, gradient = run(lambda x: token_stats(x, w, y, h_ref=logits, want=[name], impl="native")[name], h, c)
     exact, truth = run(plain(name, logits.double(), w.double(), y, None), h.double(), c)
     assert float((value.double() - exact).abs().max()) < 1e-6 * max(1.0, float(exact.abs().max()))
-    assert float((gradient.double() - truth).norm()) < 1e-5 * float(truth.norm()) + 1e-7
+    assert float((gradient.double() - truth).norm()) < 1e-5 * float(truth.norm()) + 5e-7
