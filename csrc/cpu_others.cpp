@@ -52,7 +52,7 @@ double norm(const A* w, int64_t count) {
 template <class A, class B>
 void add_sign(const A* w, B* grad, float scale, int64_t begin, int64_t end) {
   auto moved = [&](F v, F g) INLINED {
-    F signed_scale = v > 0.0f ? splat(scale) : v < 0.0f ? splat(-scale) : 0.0f * v;  // NaN stays NaN
+    F signed_scale = v > 0.0f ? splat(scale) : v < 0.0f ? splat(-scale) : F{};  // as torch.sign: 0 at NaN
     return g + signed_scale;
   };
   int64_t i = begin;

@@ -65,9 +65,9 @@ __global__ void __launch_bounds__(FINAL) l1_total(const float* partial, int64_t 
   if (threadIdx.x == 0) *out = (float)shared[0];
 }
 
-// g + scale sign(w); NaN in w shows.
+// g + scale sign(w), with torch's sign: 0 at NaN.
 __device__ __forceinline__ float with_sign(float w, float g, float scale) {
-  return g + (w > 0.0f ? scale : w < 0.0f ? -scale : 0.0f * w);
+  return g + (w > 0.0f ? scale : w < 0.0f ? -scale : 0.0f);
 }
 
 template <class W, class G>

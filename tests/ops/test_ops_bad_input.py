@@ -1,5 +1,5 @@
-"""Every way to call an op wrongly that was thought of: a ValueError that names the argument, in every implementation; and
-unusual inputs that are right: they work. Also the native ops underneath, which anybody may call: they raise."""
+"""Ways to call an op wrongly: a ValueError that names the argument, in every implementation. Unusual inputs that are
+right work. The native ops underneath, which anybody may call, raise."""
 
 from __future__ import annotations
 

@@ -110,7 +110,9 @@ def _setup(ctx, inputs, output):  # pyright: ignore
 
 
 def _backward(ctx, upstream):  # pyright: ignore
-    return [upstream.to(w.dtype) * w.sign() for w in ctx.saved_tensors], None
+    signs = torch._foreach_sign(list(ctx.saved_tensors))  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_mul_(signs, upstream)  # pyright: ignore[reportPrivateImportUsage]
+    return list(signs), None
 
 
 l1.register_autograd(_backward, setup_context=_setup)
