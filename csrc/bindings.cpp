@@ -45,11 +45,16 @@ DType dtype_of(const Tensor& x, const char* name) {
   return single ? F32 : BF16;
 }
 
+// A single column may lie anywhere.
+bool columns(const Tensor& x) { return x.size(1) < 2 || x.stride(1) == 1; }
+
 Rows rows_of(const Tensor& z, const std::optional<Tensor>& r, const std::optional<Tensor>& y, int64_t want, int64_t mode,
              double beta) {
-  STD_TORCH_CHECK(z.dim() == 2 && z.size(1) > 0 && z.stride(1) == 1, "z: expected [T, V], V > 0, columns contiguous");
+  STD_TORCH_CHECK(z.dim() == 2 && z.size(1) > 0 && columns(z), "z: expected [T, V], V > 0, columns contiguous");
   STD_TORCH_CHECK(mode >= SINGLE && mode <= DIFFERENCE && (mode != SINGLE) == r.has_value(), "mode and r do not fit");
   STD_TORCH_CHECK(want >= 0 && want < (int64_t{2} << NPO_VOCAB), "want: unknown statistics");
+  STD_TORCH_CHECK(r || !(want & OF_TWO), "want: statistics of two distributions need r");
+  STD_TORCH_CHECK(y || !(want & OF_TARGET), "want: statistics of a target need y");
   Rows a{};
   a.z = z.const_data_ptr();
   a.z_stride = z.stride(0);
@@ -60,7 +65,7 @@ Rows rows_of(const Tensor& z, const std::optional<Tensor>& r, const std::optiona
   a.mode = (int)mode;
   a.beta = (float)beta;
   if (r) {
-    STD_TORCH_CHECK(r->dim() == 2 && r->size(0) == a.T && r->size(1) == a.V && r->stride(1) == 1, "r: shape differs from z");
+    STD_TORCH_CHECK(r->dim() == 2 && r->size(0) == a.T && r->size(1) == a.V && columns(*r), "r: shape differs from z");
     STD_TORCH_CHECK(dtype_of(*r, "r") == a.dtype, "r: dtype differs from z");
     a.r = r->const_data_ptr();
     a.r_stride = r->stride(0);
@@ -114,7 +119,7 @@ void row_grad(const Tensor& z, const std::optional<Tensor>& r, const std::option
   };
   STD_TORCH_CHECK(fits(state, STATE), "state: expected [8, T] float32, contiguous");
   STD_TORCH_CHECK(fits(coef, statistics(want)), "coef: expected [K, T] float32, contiguous");
-  STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == a.T && out.size(1) == a.V && out.stride(1) == 1 && dtype_of(out, "out") == a.dtype,
+  STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == a.T && out.size(1) == a.V && columns(out) && (a.T < 2 || out.stride(0) >= a.V) && dtype_of(out, "out") == a.dtype,
                   "out: expected the shape and dtype of z");
   const float* kept = (const float*)state.const_data_ptr();
   const float* c = (const float*)coef.const_data_ptr();

@@ -52,11 +52,16 @@ bool is_float(const Tensor& x) { return x.scalar_type() == ScalarType::Float; }
 
 int statistics(int64_t want) { return __builtin_popcountll((unsigned long long)want); }
 
+// A single column may lie anywhere.
+bool columns(const Tensor& x) { return x.size(1) < 2 || x.stride(1) == 1; }
+
 CudaRows rows_of(const Tensor& z, const std::optional<Tensor>& r, const std::optional<Tensor>& y, int64_t want, int64_t mode,
                  double beta) {
-  STD_TORCH_CHECK(z.dim() == 2 && z.size(1) > 0 && z.stride(1) == 1, "z: expected [T, V], V > 0, columns contiguous");
+  STD_TORCH_CHECK(z.dim() == 2 && z.size(1) > 0 && columns(z), "z: expected [T, V], V > 0, columns contiguous");
   STD_TORCH_CHECK(mode >= SINGLE && mode <= DIFFERENCE && (mode != SINGLE) == r.has_value(), "mode and r do not fit");
   STD_TORCH_CHECK(want >= 0 && want < (int64_t{2} << NPO_VOCAB), "want: unknown statistics");
+  STD_TORCH_CHECK(r || !(want & OF_TWO), "want: statistics of two distributions need r");
+  STD_TORCH_CHECK(y || !(want & OF_TARGET), "want: statistics of a target need y");
   STD_TORCH_CHECK(z.size(1) < 0x7fff0000, "z: too many columns");
   CudaRows a{};
   a.z = z.const_data_ptr();
@@ -70,7 +75,7 @@ CudaRows rows_of(const Tensor& z, const std::optional<Tensor>& r, const std::opt
   a.device = z.get_device_index();
   if (r) {
     same_device(*r, z, "r");
-    STD_TORCH_CHECK(r->dim() == 2 && r->size(0) == a.T && r->size(1) == a.V && r->stride(1) == 1, "r: shape differs from z");
+    STD_TORCH_CHECK(r->dim() == 2 && r->size(0) == a.T && r->size(1) == a.V && columns(*r), "r: shape differs from z");
     a.r_dtype = dtype_of(*r, "r");
     STD_TORCH_CHECK(a.r_dtype == a.z_dtype || (a.z_dtype == F32 && a.r_dtype == BF16),
                     "r: expected the dtype of z, or bfloat16 beside float32");
@@ -110,7 +115,7 @@ void row_grad(const Tensor& z, const std::optional<Tensor>& r, const std::option
   same_device(state, z, "state");
   same_device(coef, z, "coef");
   same_device(out, z, "out");
-  STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == a.T && out.size(1) == a.V && out.stride(1) == 1, "out: expected the shape of z");
+  STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == a.T && out.size(1) == a.V && columns(out) && (a.T < 2 || out.stride(0) >= a.V), "out: expected the shape of z");
   const int dtype = dtype_of(out, "out");
   void* p = out.mutable_data_ptr();
   // In place: every element over itself.

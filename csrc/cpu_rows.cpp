@@ -87,8 +87,9 @@ INLINE void two(F z, F r, F keep, float s, F& ref, F& xt) {
 
 // Sums over all columns that need the normalisers: Jensen-Shannon, and npo over the vocabulary.
 template <class T, int MODE>
-void second_sweep(const Rows& a, const T* z, const T* r, float s, double lse, double ct, double* out) {
-  const float normal = (float)lse, c = (float)ct, beta = a.beta;
+void second_sweep(const Rows& a, const T* z, const T* r, float s, float top, double sum, double ct, double* out) {
+  // The reference's log-normaliser in its two parts: their sum would lose the smaller beside large logits.
+  const float normal = (float)sum, c = (float)ct, beta = a.beta;
   const bool js = has(a.want, JS), npo = has(a.want, NPO_VOCAB);
   Sums<4> sums;
   sums.add(sums, z, r, 0, a.V, 0, 0, [&](F zv, F rv, F keep, F* acc) INLINED {
@@ -96,7 +97,7 @@ void second_sweep(const Rows& a, const T* z, const T* r, float s, double lse, do
     two<MODE>(zv, rv, keep, s, ref, xt);
     F u = xt - c;
     if (js) {
-      F lq = ref - normal, q = vexp(lq) * keep, p = vexp(lq + u) * keep, lp = to_mean(u);
+      F lq = (ref - top) - normal, q = vexp(lq) * keep, p = vexp(lq + u) * keep, lp = to_mean(u);
       // p log p/m + q log q/m: near each other (p - q) u/2 - (p + q) log cosh(u/2), nothing of first order in it.
       F apart = p * lp + q * to_mean(-u), close = 0.5f * u * less(p, q, u) - (p + q) * log_cosh_half(u);
       acc[0] += 0.5f * (magnitude(u) < 0.5f ? close : apart);
@@ -198,7 +199,7 @@ void two_distributions(const Rows& a, const T* z, const T* r, int64_t y, Out out
   const double among_q = empty ? 0 : log(v[0]) - v[5] / v[0], among_p = empty ? 0 : log(v[3]) - v[6] / v[3];
   const double H = y < 0 ? among_p : entropy_of(p, among_p);
   double swept[4] = {};
-  if (has(a.want, JS) || has(a.want, NPO_VOCAB)) second_sweep<T, MODE>(a, z, r, s, top + q.sum, ct, swept);
+  if (has(a.want, JS) || has(a.want, NPO_VOCAB)) second_sweep<T, MODE>(a, z, r, s, (float)top, q.sum, ct, swept);
   out.write(LOGP, p.y);
   out.write(LOG1MP, p.rest);
   out.write(TOP1, y >= 0 && (MODE == PAIR ? one(z + y) : one(z + y) + one(r + y)) >= largest(best));

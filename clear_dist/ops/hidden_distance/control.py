@@ -36,6 +36,11 @@ def control_noise(rows: int, size: int, generator: torch.Generator) -> Tensor:
 
     Returns:
         [M, D] fp32 on the CPU, of Frobenius norm 1 (M > 0).
+
+    Raises:
+        ValueError: a negative number of rows or columns.
     """
+    if rows < 0 or size < 0:
+        raise ValueError(f"control_noise: rows and size must be at least 0, got {rows} and {size}")
     noise = torch.rand(rows, size, generator=generator, dtype=torch.float32)
     return noise / noise.norm().clamp(min=torch.finfo(torch.float32).tiny)

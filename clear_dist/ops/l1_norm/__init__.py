@@ -56,6 +56,10 @@ def l1_add_grad_(
             )
         floating(f"grads[{k}]", g)
     wide = torch.float64 if any(x.dtype == torch.float64 for x in (*tensors, *grads)) else torch.float32
+    if isinstance(scale, Tensor) and (scale.numel() != 1 or scale.device != tensors[0].device):
+        raise ValueError(
+            f"scale: expected one number on {tensors[0].device}, got {list(scale.shape)} on {scale.device}"
+        )
     factor = torch.as_tensor(scale, dtype=wide, device=tensors[0].device).detach().reshape(())
     if chosen == "reference" or wide == torch.float64 or _halves(grads):
         l1_add_grad_reference([w.detach() for w in tensors], grads, factor)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import matrix, same_device, targets
+from ..checks import floating, matrix, same_device, targets
 from ..dispatch import Impl, choose
 from ..rows.names import CONSTANT, OF_ONE
 from .head import head_stats
@@ -184,8 +184,12 @@ def _check_inputs(
     if adapter is not None and weight is not None:
         matrix("adapter.a", adapter.a, columns=size)
         matrix("adapter.b", adapter.b, rows=len(weight), columns=len(adapter.a))
+    if logp_ref is not None:
+        floating("logp_ref", logp_ref)
     if logp_ref is not None and logp_ref.shape != h.shape[:1]:
         raise ValueError(f"logp_ref: expected [{len(h)}], as many as h has rows, got {list(logp_ref.shape)}")
     if y is not None:
         targets("y", y, rows=len(h), vocabulary=None if weight is None else len(weight))
+    if adapter is not None:
+        same_device("h", h, **{"adapter.a": adapter.a, "adapter.b": adapter.b})
     same_device("h", h, weight=weight, y=y, h_ref=h_ref, weight_ref=weight_ref, logp_ref=logp_ref)
