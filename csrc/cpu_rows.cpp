@@ -13,6 +13,7 @@ namespace {
 
 constexpr double NONE = -__builtin_huge_val();
 constexpr float NEAR = 8.0f;
+constexpr double LOG_2 = 0.69314718055994531;
 
 struct Merged {
   double sum, y, rest;  // log of the whole, and of the target's and the others' share of it
@@ -211,7 +212,7 @@ void two_distributions(const Rows& a, const T* z, const T* r, int64_t y, Out out
   out.write(CROSS_REST, empty ? 0 : (top - m) + q.sum + ct - (v[5] + v[1]) / v[0]);
   out.write(KL_FORWARD, forward);
   out.write(KL_REVERSE, reverse);
-  out.write(JS, swept[0]);
+  out.write(JS, swept[0] > LOG_2 ? LOG_2 : swept[0]);
   out.write(NPO_VOCAB, 2.0 * swept[2] / ((double)a.beta * (double)a.V));
   out.keep(LSE, top + q.sum);
   out.keep(SHIFTED, ct);

@@ -243,9 +243,8 @@ def test_extreme_logits(impl: Impl, name: str, dtype: torch.dtype, scale: float)
     value, gradient = run(name, z, z_ref, y, c, impl)
     assert value.isfinite().all() and gradient.isfinite().all()
     exact, of_exact = run(name, z.double(), z_ref, y, c, None)
-    if (
-        name == "js" and scale > 1e10
-    ):  # a log-normaliser of 1e30 cannot hold the log 2 of a tie: bounded is what is left
+    if name == "js" and scale > 1e10:
+        # A log-normaliser of 1e30 cannot hold the log 2 of a tie: bounded is what is left.
         assert ((value >= 0) & (value <= math.log(2) + 1e-6)).all()
         return
     torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=3e-4)
