@@ -13,7 +13,7 @@ enum Bit : int {
   LOGP, LOG1MP, TOP1, ENTROPY, LOGP_REF, LOG1MP_REF, ENTROPY_REF, LOG_RATIO, CROSS_REST, KL_FORWARD, KL_REVERSE, JS, NPO_VOCAB
 };
 // Statistics that compare with a reference, and those that look at a target.
-constexpr int64_t OF_TWO = ~int64_t{0} << LOGP_REF;
+constexpr int64_t OF_TWO = -(int64_t{1} << LOGP_REF);
 constexpr int64_t OF_TARGET = int64_t{1} << LOGP | int64_t{1} << LOG1MP | int64_t{1} << TOP1 | int64_t{1} << LOGP_REF |
                               int64_t{1} << LOG1MP_REF | int64_t{1} << LOG_RATIO | int64_t{1} << CROSS_REST;
 inline bool has(int want, Bit bit) { return (want >> bit) & 1; }
