@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import re
 import sys
@@ -59,7 +60,9 @@ def test_python_of_the_documents_compiles(root: Path) -> None:
     for block in found:
         compile(block, "document", "exec")
         for module in re.findall(r"^(?:from|import) (\w+)", block, flags=re.MULTILINE):
-            assert module in sys.stdlib_module_names or module in {"datasets", "peft", "transformers"}
+            assert module in sys.stdlib_module_names or module in {"clear_dist", "datasets", "peft", "transformers"}
+        for module, names in re.findall(r"^from (clear_dist\S*) import (.+)$", block, flags=re.MULTILINE):
+            assert all(hasattr(importlib.import_module(module), name.strip()) for name in names.split(","))
 
 
 def test_the_layout_is_the_layout_clear_mini_has(root: Path) -> None:
