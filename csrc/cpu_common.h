@@ -27,6 +27,13 @@ INLINE void columns(const T* z, const T* r, int64_t begin, int64_t end, float z_
   if (v < end) f(load_some(z + v, end - v, z_fill), r ? load_some(r + v, end - v, r_fill) : F{}, first(end - v));
 }
 
+// The same over all columns but y's (y < 0: over all).
+template <class T, class G>
+INLINE void across(const Rows& a, int64_t y, const T* z, const T* r, float z_fill, float r_fill, const G& f) {
+  columns(z, r, 0, y < 0 ? a.V : y, z_fill, r_fill, f);
+  if (y >= 0) columns(z, r, y + 1, a.V, z_fill, r_fill, f);
+}
+
 // Sums over columns in single precision block by block, the blocks in double: the error does not grow with the row.
 constexpr int64_t BLOCK = 64 * N;
 
@@ -42,6 +49,12 @@ struct Sums {
       columns(z, r, block, last, z_fill, r_fill, [&](F zv, F rv, F keep) INLINED { f(zv, rv, keep, sums); });
       for (int k = 0; k < K; ++k) out.value[k] += total(sums[k]);
     }
+  }
+  // The same over all columns but y's; lanes beyond a row's end hold 0.
+  template <class T, class G>
+  INLINE void across(Sums& out, const Rows& a, int64_t y, const T* z, const T* r, const G& f) {
+    add(out, z, r, 0, y < 0 ? a.V : y, 0, 0, f);
+    if (y >= 0) add(out, z, r, y + 1, a.V, 0, 0, f);
   }
 };
 

@@ -49,22 +49,17 @@ struct Out {
 
 template <class T>
 void one_distribution(const Rows& a, const T* z, int64_t y, Out out) {
-  const int64_t before = y < 0 ? a.V : y;
   const bool entropy = has(a.want, ENTROPY);
   const float low = -__builtin_huge_valf();
   F high = splat(low);
-  auto maximum = [&](F v, F, F) INLINED { high = larger(high, v); };
-  columns(z, (const T*)nullptr, 0, before, low, 0, maximum);
-  columns(z, (const T*)nullptr, before + 1, a.V, low, 0, maximum);
+  across(a, y, z, (const T*)nullptr, low, 0, [&](F v, F, F) INLINED { high = larger(high, v); });
   const float M = largest(high);
   Sums<2> sums;
-  auto body = [&](F v, F, F keep, F* s) INLINED {
-    F d = v - M, e = vexp(d) * keep;
+  sums.across(sums, a, y, z, (const T*)nullptr, [&](F v, F, F keep, F* s) INLINED {
+    F d = keep > 0.0f ? v - M : F{}, e = vexp(d) * keep;
     s[0] += e;
     if (entropy) s[1] += e * larger(d, splat(-88.0f));  // where e is 0, d may be infinite
-  };
-  sums.add(sums, z, (const T*)nullptr, 0, before, M, 0, body);
-  sums.add(sums, z, (const T*)nullptr, before + 1, a.V, M, 0, body);
+  });
   const double S = sums.value[0], rest = S > 0 || S != S ? log(S) : NONE, among = S > 0 ? rest - sums.value[1] / S : 0;
   const double zy = y < 0 ? NONE : (double)one(z + y), top = zy > M ? zy : (double)M;
   const Merged m = merge(rest == NONE ? NONE : rest + (M - top), zy - top);
@@ -113,30 +108,10 @@ void second_sweep(const Rows& a, const T* z, const T* r, float s, float top, dou
   for (int k = 0; k < 4; ++k) out[k] = sums.value[k];
 }
 
-template <class T, int MODE>
-void two_distributions(const Rows& a, const T* z, const T* r, int64_t y, Out out) {
-  const T* reference = MODE == PAIR ? r : z;
-  const int64_t before = y < 0 ? a.V : y, at = y < 0 ? 0 : y;
-  const float s = MODE == PAIR ? one(z + at) - one(r + at) : one(r + at), low = -__builtin_huge_valf();
-  F high = splat(low), high_student = splat(low), best = splat(low), wide = F{};
-  auto maxima = [&](F zv, F rv, F keep) INLINED {
-    F ref, xt;
-    two<MODE>(zv, rv, keep, s, ref, xt);
-    ref = keep > 0.0f ? ref : splat(low);
-    high = larger(high, ref);
-    high_student = larger(high_student, ref + xt);
-    wide = larger(magnitude(xt), wide);
-    F student = MODE == PAIR ? zv : zv + rv;  // as they are, without the shift: ties must stay ties
-    best = larger(best, keep > 0.0f ? student : splat(low));
-  };
-  columns(z, r, 0, before, 0, 0, maxima);
-  columns(z, r, before + 1, a.V, 0, 0, maxima);
-  const float m = largest(high), M = largest(high_student), delta = M - m;
-  const bool near = largest(wide) <= NEAR;
-  // Sums of e, e xt, then near: e (w - 1 - xt), e w, e (xt w - (w - 1)); far: nothing, e_s, e_s xt. Last, for entropies:
-  // e log e, the student's e log e; near: e w xt.
-  Sums<8> sums;
-  auto near_body = [&](F zv, F rv, F keep, F* acc) INLINED {
+// Sums about one maximum m, x = student - reference - s, w = e^x: those that are looked at.
+template <class T, int MODE, bool REVERSE, bool LOGS>
+void near_sums(const Rows& a, const T* z, const T* r, int64_t y, float s, float m, Sums<8>& sums) {
+  sums.across(sums, a, y, z, r, [&](F zv, F rv, F keep, F* acc) INLINED {
     F ref, xt, E, w, second;
     two<MODE>(zv, rv, keep, s, ref, xt);
     F d = keep > 0.0f ? ref - m : F{}, e = vexp(d) * keep;
@@ -145,29 +120,71 @@ void two_distributions(const Rows& a, const T* z, const T* r, int64_t y, Out out
     acc[1] += e * xt;
     acc[2] += e * second;
     acc[3] += e * w;
-    acc[4] += e * (xt * E - second);  // x w - (w - 1)
-    d = larger(d, splat(-88.0f));
-    acc[5] += e * d;
-    acc[6] += e * w * (d + xt);
-    acc[7] += e * w * xt;
-  };
-  auto far_body = [&](F zv, F rv, F keep, F* acc) INLINED {
+    if constexpr (REVERSE) {
+      acc[4] += e * (xt * E - second);  // x w - (w - 1)
+      acc[7] += e * w * xt;
+    }
+    if constexpr (LOGS) {
+      d = larger(d, splat(-88.0f));
+      acc[5] += e * d;
+      acc[6] += e * w * (d + xt);
+    }
+  });
+}
+
+// The student's largest logit but the target's, as the logits are, without a shift: ties must stay ties.
+template <class T, int MODE>
+float best_of_others(const Rows& a, const T* z, const T* r, int64_t y) {
+  const float low = -__builtin_huge_valf();
+  F best = splat(low);
+  across(a, y, z, r, 0, 0, [&](F zv, F rv, F keep) INLINED {
+    best = larger(best, keep > 0.0f ? (MODE == PAIR ? zv : zv + rv) : splat(low));
+  });
+  return largest(best);
+}
+
+template <class T, int MODE>
+void two_distributions(const Rows& a, const T* z, const T* r, int64_t y, Out out) {
+  const T* reference = MODE == PAIR ? r : z;
+  const int64_t at = y < 0 ? 0 : y;
+  const float s = MODE == PAIR ? one(z + at) - one(r + at) : one(r + at), low = -__builtin_huge_valf();
+  F high = splat(low), wide = F{};
+  across(a, y, z, r, 0, 0, [&](F zv, F rv, F keep) INLINED {
     F ref, xt;
     two<MODE>(zv, rv, keep, s, ref, xt);
-    F d = keep > 0.0f ? ref - m : F{}, e = vexp(d) * keep, ds = keep > 0.0f ? smaller(F{}, d + (xt - delta)) : F{}, es = vexp(ds) * keep;
-    acc[0] += e;
-    acc[1] += e * xt;
-    acc[3] += es;
-    acc[4] += es * xt;
-    acc[5] += e * larger(d, splat(-88.0f));
-    acc[6] += es * larger(ds, splat(-88.0f));
-  };
+    high = larger(high, keep > 0.0f ? ref : splat(low));
+    wide = larger(magnitude(xt), wide);
+  });
+  const float m = largest(high);
+  const bool near = largest(wide) <= NEAR;
+  // Sums of e, e xt, then near: e (w - 1 - xt), e w, e (xt w - (w - 1)); far: nothing, e_s, e_s xt. Last, for entropies:
+  // e log e, the student's e log e; near: e w xt.
+  Sums<8> sums;
+  float delta = 0;
+  const bool reverse_too = has(a.want, KL_REVERSE), logs_too = a.want & (1 << ENTROPY | 1 << ENTROPY_REF | 1 << CROSS_REST);
   if (near) {
-    sums.add(sums, z, r, 0, before, 0, 0, near_body);
-    sums.add(sums, z, r, before + 1, a.V, 0, 0, near_body);
+    (reverse_too ? logs_too ? near_sums<T, MODE, true, true> : near_sums<T, MODE, true, false>
+                 : logs_too ? near_sums<T, MODE, false, true> : near_sums<T, MODE, false, false>)(a, z, r, y, s, m, sums);
   } else {
-    sums.add(sums, z, r, 0, before, 0, 0, far_body);
-    sums.add(sums, z, r, before + 1, a.V, 0, 0, far_body);
+    F high_student = splat(low);
+    across(a, y, z, r, 0, 0, [&](F zv, F rv, F keep) INLINED {
+      F ref, xt;
+      two<MODE>(zv, rv, keep, s, ref, xt);
+      high_student = larger(high_student, keep > 0.0f ? ref + xt : splat(low));
+    });
+    delta = largest(high_student) - m;
+    sums.across(sums, a, y, z, r, [&](F zv, F rv, F keep, F* acc) INLINED {
+      F ref, xt;
+      two<MODE>(zv, rv, keep, s, ref, xt);
+      F d = keep > 0.0f ? ref - m : F{}, e = vexp(d) * keep;
+      F ds = keep > 0.0f ? smaller(F{}, d + (xt - delta)) : F{}, es = vexp(ds) * keep;
+      acc[0] += e;
+      acc[1] += e * xt;
+      acc[3] += es;
+      acc[4] += es * xt;
+      acc[5] += e * larger(d, splat(-88.0f));
+      acc[6] += es * larger(ds, splat(-88.0f));
+    });
   }
   double* v = sums.value;
   if (!near && v[3] < 0.5) v[3] = 1;  // its largest term is 1, but for logits so large that their differences round it away
@@ -203,7 +220,8 @@ void two_distributions(const Rows& a, const T* z, const T* r, int64_t y, Out out
   if (has(a.want, JS) || has(a.want, NPO_VOCAB)) second_sweep<T, MODE>(a, z, r, s, (float)top, q.sum, ct, swept);
   out.write(LOGP, p.y);
   out.write(LOG1MP, p.rest);
-  out.write(TOP1, y >= 0 && (MODE == PAIR ? one(z + y) : one(z + y) + one(r + y)) >= largest(best));
+  if (has(a.want, TOP1))
+    out.write(TOP1, y >= 0 && (MODE == PAIR ? one(z + y) : one(z + y) + one(r + y)) >= best_of_others<T, MODE>(a, z, r, y));
   out.write(ENTROPY, H);
   out.write(LOGP_REF, q.y);
   out.write(LOG1MP_REF, q.rest);
