@@ -22,6 +22,13 @@ def floating(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: expected float16, bfloat16, float32 or float64, got {x.dtype}")
 
 
+def for_kernels(x: Tensor) -> Tensor:
+    """``x`` [..., D] as kernels take it: any stride between rows, none within; and no fp16 on a CPU."""
+    if x.dtype == torch.float16 and x.device.type == "cpu":
+        x = x.float()
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
 def targets(name: str, y: Tensor, *, rows: int, vocabulary: int | None) -> None:
     """Raise ValueError unless ``y`` is [rows] int64 and, on a CPU, every target is in the vocabulary or -100."""
     if y.shape != (rows,):

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .rows.names import STATE
+
 PACKAGE = Path(__file__).resolve().parents[1]
 REPORT = "_C.build.json"  # what setup.py says of the build
 
@@ -67,7 +69,7 @@ def _register_fakes() -> None:
         rows = z.shape[0]
         return (
             z.new_empty(want.bit_count(), rows, dtype=torch.float32),
-            z.new_empty(8, rows, dtype=torch.float32),
+            z.new_empty(STATE, rows, dtype=torch.float32),
         )
 
     fakes: dict[str, Any] = {

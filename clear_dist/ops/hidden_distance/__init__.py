@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import floating, same_device
+from ..checks import floating, for_kernels, same_device
 from ..dispatch import Impl, choose
 from .control import control_noise, control_vector
 from .reference import hidden_distance_reference
@@ -41,13 +41,7 @@ def hidden_distance(h: Tensor, target: Tensor, *, impl: Impl = "auto") -> Tensor
     chosen = choose(impl, h.device.type, str(kind).removeprefix("torch."))
     if chosen == "reference" or not h.numel():
         return hidden_distance_reference(h, target)
-    return distance(_columns(h), _columns(target.detach()), chosen)
-
-
-def _columns(x: Tensor) -> Tensor:
-    if x.dtype == torch.float16 and x.device.type == "cpu":
-        x = x.float()
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    return distance(for_kernels(h), for_kernels(target.detach()), chosen)
 
 
 @torch.library.custom_op("clear_dist::distance", mutates_args=())

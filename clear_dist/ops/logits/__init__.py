@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..checks import matrix, same_device, targets
+from ..checks import for_kernels, matrix, same_device, targets
 from ..dispatch import Impl, choose
 from ..linear import Kind, kl_statistic
 from ..rows import PAIR, SINGLE, STATE, bits, row_grad, row_stats
@@ -40,7 +40,7 @@ def logits_logp(z: Tensor, y: Tensor, *, impl: Impl = "auto") -> Tensor:
     chosen = _choose(impl, z)
     if chosen == "reference":
         return logits_logp_reference(z, y)
-    return logits_stat(_columns(z), None, y.contiguous(), "logp", 0.0, chosen)[0]
+    return logits_stat(for_kernels(z), None, y.contiguous(), "logp", 0.0, chosen)[0]
 
 
 def logits_kl(z: Tensor, z_ref: Tensor, *, kind: Kind = "forward", impl: Impl = "auto") -> Tensor:
@@ -105,16 +105,9 @@ def _choose(impl: Impl, z: Tensor, z_ref: Tensor | None = None) -> str:
     return chosen if len(z) else "reference"
 
 
-def _columns(z: Tensor) -> Tensor:
-    """The kernels take any stride between rows, none within; and no fp16 on a CPU."""
-    if z.dtype == torch.float16 and z.device.type == "cpu":
-        z = z.float()
-    return z if z.stride(1) == 1 or z.shape[1] == 1 else z.contiguous()
-
-
 def _alike(z: Tensor, z_ref: Tensor) -> tuple[Tensor, Tensor]:
     """Both as the kernels take them; where their dtypes differ, a CPU widens both to fp32 and rounds neither."""
-    z, z_ref = _columns(z), _columns(z_ref.detach())
+    z, z_ref = for_kernels(z), for_kernels(z_ref.detach())
     if z.dtype != z_ref.dtype and z.device.type == "cpu":
         z, z_ref = z.float(), z_ref.float()
     return z, z_ref

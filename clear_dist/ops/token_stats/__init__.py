@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checks import floating, matrix, same_device, targets
 from ..dispatch import Impl, choose
-from ..rows.names import CONSTANT, OF_ONE
+from ..rows.names import CONSTANT, IGNORE, OF_ONE
 from .head import head_stats
 from .names import HIDDEN_STATISTICS, NEEDS_REFERENCE, STATISTICS, TARGET_STATISTICS, check, npo_vocab_beta
 from .reference import token_stats_reference
@@ -113,23 +113,38 @@ def token_stats(
         logp_ref=logp_ref is not None,
     )
     _check_inputs(h, weight if wanted - HIDDEN_STATISTICS else None, y, h_ref, weight_ref, logp_ref, adapter, rows)
+    if logp_ref is None:
+        return _computed(h, weight, y, h_ref, weight_ref, adapter, wanted, impl, rows, wide)
+    known = logp_ref.detach().to(torch.promote_types(logp_ref.dtype, torch.float32))
+    asked = wanted - {"logp_ref", "log_ratio"} | ({"logp"} if "log_ratio" in wanted else set())
+    out = _computed(h, weight, y, h_ref, weight_ref, adapter, asked, impl, rows, wide)
+    if "log_ratio" in wanted:
+        assert y is not None
+        out["log_ratio"] = (out["logp"] - known).where(y != IGNORE, 0.0)
+    out["logp_ref"] = known
+    return {name: out[name] for name in wanted}
+
+
+def _computed(
+    h: Tensor,
+    weight: Tensor | None,
+    y: Tensor | None,
+    h_ref: Tensor | None,
+    weight_ref: Tensor | None,
+    adapter: HeadAdapter | None,
+    wanted: Collection[str],
+    impl: Impl,
+    rows: int,
+    wide: bool,
+) -> dict[str, Tensor]:
+    """What nobody has said before: statistics of hidden states by themselves, all others from one sweep."""
     out: dict[str, Tensor] = {}
     left = set(wanted)
-    if logp_ref is not None and left & {"logp_ref", "log_ratio"}:
-        known = logp_ref.detach().to(torch.promote_types(logp_ref.dtype, torch.float32))
-        if "log_ratio" in left:
-            given = token_stats(h, weight, y, adapter=adapter, want={"logp"}, impl=impl, rows=rows, wide=wide)
-            assert y is not None
-            out["log_ratio"] = (given["logp"] - known).where(y != -100, 0.0)
-            out |= given if "logp" in left else {}
-        if "logp_ref" in left:
-            out["logp_ref"] = known
-        left -= out.keys()
     h_ref = None if h_ref is None else h_ref.detach()
     hidden = left & HIDDEN_STATISTICS
     if hidden:
         found = token_stats_reference(h, None, None, h_ref, None, hidden)
-        out |= found if y is None else {name: x.where(y != -100, 0.0) for name, x in found.items()}
+        out |= found if y is None else {name: x.where(y != IGNORE, 0.0) for name, x in found.items()}
         left -= hidden
     if not left:
         return out
