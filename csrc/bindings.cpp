@@ -3,7 +3,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <sys/mman.h>
 
@@ -13,10 +12,8 @@
 #include <tuple>
 #include <vector>
 
+#include "checks.h"
 #include "cpu.h"
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 namespace clear_dist {
 namespace {
@@ -45,16 +42,9 @@ DType dtype_of(const Tensor& x, const char* name) {
   return single ? F32 : BF16;
 }
 
-// A single column may lie anywhere.
-bool columns(const Tensor& x) { return x.size(1) < 2 || x.stride(1) == 1; }
-
 Rows rows_of(const Tensor& z, const std::optional<Tensor>& r, const std::optional<Tensor>& y, int64_t want, int64_t mode,
              double beta) {
-  STD_TORCH_CHECK(z.dim() == 2 && z.size(1) > 0 && columns(z), "z: expected [T, V], V > 0, columns contiguous");
-  STD_TORCH_CHECK(mode >= SINGLE && mode <= DIFFERENCE && (mode != SINGLE) == r.has_value(), "mode and r do not fit");
-  STD_TORCH_CHECK(want >= 0 && want < (int64_t{2} << NPO_VOCAB), "want: unknown statistics");
-  STD_TORCH_CHECK(r || !(want & OF_TWO), "want: statistics of two distributions need r");
-  STD_TORCH_CHECK(y || !(want & OF_TARGET), "want: statistics of a target need y");
+  check_rows(z, r, y, want, mode);
   Rows a{};
   a.z = z.const_data_ptr();
   a.z_stride = z.stride(0);
@@ -65,25 +55,16 @@ Rows rows_of(const Tensor& z, const std::optional<Tensor>& r, const std::optiona
   a.mode = (int)mode;
   a.beta = (float)beta;
   if (r) {
-    STD_TORCH_CHECK(r->dim() == 2 && r->size(0) == a.T && r->size(1) == a.V && columns(*r), "r: shape differs from z");
     STD_TORCH_CHECK(dtype_of(*r, "r") == a.dtype, "r: dtype differs from z");
     a.r = r->const_data_ptr();
     a.r_stride = r->stride(0);
   }
   if (y) {
-    STD_TORCH_CHECK(y->dim() == 1 && y->size(0) == a.T && y->scalar_type() == ScalarType::Long && (a.T < 2 || y->stride(0) == 1),
-                    "y: expected [T] int64, contiguous");
     a.y = (const int64_t*)y->const_data_ptr();
     for (int64_t t = 0; t < a.T; ++t)
       STD_TORCH_CHECK(a.y[t] == IGNORE || (a.y[t] >= 0 && a.y[t] < a.V), "y: a target is outside the vocabulary");
   }
   return a;
-}
-
-int statistics(int64_t want) {
-  int count = 0;
-  for (; want; want >>= 1) count += want & 1;
-  return count;
 }
 
 // Fresh memory of tens of megabytes costs more in page faults than in arithmetic; large pages take most of them away.
@@ -114,13 +95,8 @@ std::tuple<Tensor, Tensor> row_stats(const Tensor& z, const std::optional<Tensor
 void row_grad(const Tensor& z, const std::optional<Tensor>& r, const std::optional<Tensor>& y, const Tensor& state,
               const Tensor& coef, int64_t want, int64_t mode, double beta, Tensor out) {
   const Rows a = rows_of(z, r, y, want, mode, beta);
-  auto fits = [&](const Tensor& x, int64_t rows) {
-    return x.dim() == 2 && x.size(0) == rows && x.size(1) == a.T && x.scalar_type() == ScalarType::Float && x.is_contiguous();
-  };
-  STD_TORCH_CHECK(fits(state, STATE), "state: expected [8, T] float32, contiguous");
-  STD_TORCH_CHECK(fits(coef, statistics(want)), "coef: expected [K, T] float32, contiguous");
-  STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == a.T && out.size(1) == a.V && columns(out) && (a.T < 2 || out.stride(0) >= a.V) && dtype_of(out, "out") == a.dtype,
-                  "out: expected the shape and dtype of z");
+  check_row_grad(z, state, coef, want, out);
+  STD_TORCH_CHECK(dtype_of(out, "out") == a.dtype, "out: dtype differs from z");
   const float* kept = (const float*)state.const_data_ptr();
   const float* c = (const float*)coef.const_data_ptr();
   void* g = out.mutable_data_ptr();

@@ -4,19 +4,17 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <optional>
 #include <tuple>
 #include <vector>
 
+#include "checks.h"
 #include "cuda.h"
 
 // Of libtorch_cuda: there whenever a CUDA tensor is.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 using torch::stable::accelerator::DeviceGuard;
 
 namespace clear_dist {
@@ -48,20 +46,9 @@ void same_device(const Tensor& x, const Tensor& as, const char* name) {
   STD_TORCH_CHECK(x.is_cuda() && x.get_device_index() == as.get_device_index(), name, ": expected on the same GPU");
 }
 
-bool is_float(const Tensor& x) { return x.scalar_type() == ScalarType::Float; }
-
-int statistics(int64_t want) { return __builtin_popcountll((unsigned long long)want); }
-
-// A single column may lie anywhere.
-bool columns(const Tensor& x) { return x.size(1) < 2 || x.stride(1) == 1; }
-
 CudaRows rows_of(const Tensor& z, const std::optional<Tensor>& r, const std::optional<Tensor>& y, int64_t want, int64_t mode,
                  double beta) {
-  STD_TORCH_CHECK(z.dim() == 2 && z.size(1) > 0 && columns(z), "z: expected [T, V], V > 0, columns contiguous");
-  STD_TORCH_CHECK(mode >= SINGLE && mode <= DIFFERENCE && (mode != SINGLE) == r.has_value(), "mode and r do not fit");
-  STD_TORCH_CHECK(want >= 0 && want < (int64_t{2} << NPO_VOCAB), "want: unknown statistics");
-  STD_TORCH_CHECK(r || !(want & OF_TWO), "want: statistics of two distributions need r");
-  STD_TORCH_CHECK(y || !(want & OF_TARGET), "want: statistics of a target need y");
+  check_rows(z, r, y, want, mode);
   STD_TORCH_CHECK(z.size(1) < 0x7fff0000, "z: too many columns");
   CudaRows a{};
   a.z = z.const_data_ptr();
@@ -75,7 +62,6 @@ CudaRows rows_of(const Tensor& z, const std::optional<Tensor>& r, const std::opt
   a.device = z.get_device_index();
   if (r) {
     same_device(*r, z, "r");
-    STD_TORCH_CHECK(r->dim() == 2 && r->size(0) == a.T && r->size(1) == a.V && columns(*r), "r: shape differs from z");
     a.r_dtype = dtype_of(*r, "r");
     STD_TORCH_CHECK(a.r_dtype == a.z_dtype || (a.z_dtype == F32 && a.r_dtype == BF16),
                     "r: expected the dtype of z, or bfloat16 beside float32");
@@ -84,8 +70,6 @@ CudaRows rows_of(const Tensor& z, const std::optional<Tensor>& r, const std::opt
   }
   if (y) {
     same_device(*y, z, "y");
-    STD_TORCH_CHECK(y->dim() == 1 && y->size(0) == a.T && y->scalar_type() == ScalarType::Long && (a.T < 2 || y->stride(0) == 1),
-                    "y: expected [T] int64, contiguous");
     a.y = (const int64_t*)y->const_data_ptr();
   }
   return a;
@@ -107,15 +91,10 @@ std::tuple<Tensor, Tensor> row_stats(const Tensor& z, const std::optional<Tensor
 void row_grad(const Tensor& z, const std::optional<Tensor>& r, const std::optional<Tensor>& y, const Tensor& state,
               const Tensor& coef, int64_t want, int64_t mode, double beta, Tensor out) {
   const CudaRows a = rows_of(z, r, y, want, mode, beta);
-  auto fits = [&](const Tensor& x, int64_t rows) {
-    return x.dim() == 2 && x.size(0) == rows && x.size(1) == a.T && is_float(x) && x.is_contiguous();
-  };
-  STD_TORCH_CHECK(fits(state, STATE), "state: expected [8, T] float32, contiguous");
-  STD_TORCH_CHECK(fits(coef, statistics(want)), "coef: expected [K, T] float32, contiguous");
+  check_row_grad(z, state, coef, want, out);
   same_device(state, z, "state");
   same_device(coef, z, "coef");
   same_device(out, z, "out");
-  STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == a.T && out.size(1) == a.V && columns(out) && (a.T < 2 || out.stride(0) >= a.V), "out: expected the shape of z");
   const int dtype = dtype_of(out, "out");
   void* p = out.mutable_data_ptr();
   // In place: every element over itself.
