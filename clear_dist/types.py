@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Modality = Literal["text", "visual", "both"]
-SetName = Literal["forget", "retain", "real_faces", "real_world"]
+SetName = Literal["forget", "retain", "real_faces", "real_world", "holdout"]
 Kind = Literal["qa", "caption", "name", "describe", "attribute", "choice"]
-SETS: tuple[SetName, ...] = ("forget", "retain", "real_faces", "real_world")
+SETS: tuple[SetName, ...] = ("forget", "retain", "real_faces", "real_world", "holdout")
 
 
 class View(StrEnum):
@@ -153,6 +153,9 @@ class Batch:
     reference: Batch | None = None
     # What the reference said, read from a cache instead of computed: view -> states (see ReferenceStates).
     cached: dict[str, ReferenceStates] | None = None
+    # Trees (picture, question, answers), where the ids above say too little: [R, L] int64, a token is seen by those
+    # behind it in its row up to this place (exclusive).
+    visible_until: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
@@ -171,6 +174,9 @@ class Batch:
         """
         length = self.input_ids.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.input_ids.device).tril()
+        if self.visible_until is not None:
+            place = torch.arange(length, device=self.input_ids.device)
+            return (causal & (place[:, None] < self.visible_until[:, None, :]))[:, None]
         same_segment = self.segment_ids[:, :, None] == self.segment_ids[:, None, :]
         own_prefix = (self.group_ids[:, :, None] == self.group_ids[:, None, :]) & self.is_prefix[:, None, :]
         return ((same_segment | own_prefix) & causal)[:, None]
@@ -274,13 +280,33 @@ class Request:
     answers: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One answer as a model sees it when it is told the answer so far: a value a token, EOS included.
+
+    logp: natural log-probability of the token. top1: whether the token is the likeliest one. mean, std: expectation
+    and standard deviation of log p(z) over the model's own distribution of the next token z (what Min-K%++
+    calibrates by); empty where they were not computed.
+    """
+
+    logp: list[float]
+    top1: list[bool]
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model made of one request: its candidate answers scored, and what it says itself (None: not asked)."""
+
+    scored: list[Scored]
+    text: str | None = None
+
+
 class Predictor(Protocol):
     """What evaluation needs of a model. Provided by ``engine``; works on one process or many."""
 
-    def score(self, requests: Sequence[Request]) -> list[list[list[float]]]:
-        """Per request, per answer: natural log-probabilities of its tokens, EOS included."""
-        ...
-
-    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> list[str]:
-        """Greedy continuation of each question; the picture is seen."""
+    def predict(self, requests: Sequence[Request], max_new_tokens: int) -> list[Prediction]:
+        """Per request, in one pass: every answer scored (``mean`` and ``std`` for the first one), and the greedy
+        continuation of the question, the picture seen. With ``max_new_tokens`` 0 nothing is generated."""
         ...

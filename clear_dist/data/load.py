@@ -125,6 +125,8 @@ def load_dataset(
             asked = [e for e in sets[name] if e.kind == kind]
             if asked and not any(e.perturbed for e in asked):
                 notes.append(f"{name}: no wrong answers are known for its {what}; no truth ratio for them.")
+    # People nobody learned: what a membership score of the forget set is compared with.
+    sets["holdout"] = _only(evaluation(parts["holdout"], "holdout", everyone, seed), shown)
     for row in choices:
         if row.picture is None or row.picture.digest not in errors:
             sets[row.set].append(choice(row))

@@ -66,7 +66,7 @@ def pack(
     assert row_length > 0 and multiple_of > 0
     examples = [example for batch in views.values() for example in batch]
     groups = _group(examples, share=share and layout == "dense")
-    rows = _rows([group.length for group in groups], layout, row_length)
+    rows = cut_rows([group.length for group in groups], layout, row_length)
     longest = _longest(rows, [group.length for group in groups]) if rows else 1
     length = longest if layout == "varlen" else -(-longest // multiple_of) * multiple_of
 
@@ -127,7 +127,7 @@ def pack(
         segment_ids=torch.from_numpy(segment_ids),
         group_ids=torch.from_numpy(group_ids),
         is_prefix=torch.from_numpy(is_prefix),
-        pixel_values=_pixel_values(pictures, processor, pixels),
+        pixel_values=stack_pixels(pictures, processor, pixels),
         image_slots=torch.from_numpy(_concatenate(image_slots)),
         score_index=torch.from_numpy(_concatenate(score_index)),
         targets=torch.from_numpy(_concatenate([e.answer for e in examples])),
@@ -212,7 +212,7 @@ def _group(examples: Sequence[Encoded], *, share: bool) -> list[_Group]:
     return list(groups.values())
 
 
-def _rows(lengths: Sequence[int], layout: Layout, row_length: int) -> list[list[int]]:
+def cut_rows(lengths: Sequence[int], layout: Layout, row_length: int) -> list[list[int]]:
     """Which groups stand in which row. Dense: as few rows as first-fit-decreasing finds, evenly filled."""
     if not lengths:
         return []
@@ -278,7 +278,7 @@ def _slices(views: Mapping[str, Sequence[Encoded]], counts: np.ndarray) -> tuple
     return of_examples, of_tokens
 
 
-def _pixel_values(
+def stack_pixels(
     pictures: Sequence[Picture], processor: Processor, pixels: Callable[[Picture], Tensor]
 ) -> Tensor | None:
     """[P, 3, H, W] float32; a zero picture for a vision-language model without any; None for a text-only model."""

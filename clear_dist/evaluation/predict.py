@@ -1,20 +1,21 @@
-"""One prediction pass that feeds every metric: score all candidate answers, generate once per question.
+"""One prediction pass that feeds every metric: all candidate answers scored, and the model's own answer.
 
-An example becomes one scoring request holding all its answers (true, paraphrased, wrong, options), so that a
-predictor can compute the shared picture and question once; questions that repeat are generated once.
+An example becomes one request holding all its answers (true, paraphrased, wrong, options), so that a predictor computes
+the shared picture and question once, and once for examples that ask the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
 from clear_dist.metrics.accuracy import attribute_hits, hit
+from clear_dist.metrics.membership import min_k_plus
+from clear_dist.metrics.memorisation import exact_memorisation, extraction_strength
 from clear_dist.metrics.probability import answer_probability, choice_probability, mean_logp
 from clear_dist.metrics.record import LogProbs, Record, Score
-from clear_dist.metrics.rouge import rouge_l_recall
+from clear_dist.metrics.rouge import rouge_1_recall, rouge_l_recall
 from clear_dist.metrics.truth_ratio import Mean, truth_ratio
-from clear_dist.types import Example, Predictor, Request, SetName, UserError
+from clear_dist.types import Example, Prediction, Predictor, Request, Scored, SetName, UserError
 
 MAX_NEW_TOKENS = 48
 NAME_KINDS = frozenset({"name", "caption", "choice"})  # answers in which the person's name is expected
@@ -22,8 +23,6 @@ SHORT_KINDS = frozenset({"attribute", "choice"})  # the whole answer is the fact
 DIGITS = 6  # decimals of stored log-probabilities; the scores are computed from what is stored
 
 Progress = Callable[[int, int], None]
-Tick = Callable[[int], None]
-T = TypeVar("T")
 
 
 def _candidates(example: Example) -> tuple[str, ...]:
@@ -32,9 +31,9 @@ def _candidates(example: Example) -> tuple[str, ...]:
     return tuple(dict.fromkeys((example.answer, *paraphrase, *example.perturbed, *example.options)))
 
 
-def _logprobs(example: Example, scored: Sequence[Sequence[float]]) -> LogProbs:
+def _logprobs(example: Example, scored: Sequence[Scored]) -> LogProbs:
     by_answer = dict(zip(_candidates(example), scored, strict=True))
-    rounded = {answer: tuple(round(float(v), DIGITS) for v in logp) for answer, logp in by_answer.items()}
+    rounded = {answer: tuple(round(float(v), DIGITS) for v in s.logp) for answer, s in by_answer.items()}
     return LogProbs(
         answer=rounded[example.answer],
         paraphrase=None if example.paraphrase is None else rounded[example.paraphrase],
@@ -50,18 +49,22 @@ def probability_of(logp: LogProbs) -> float | None:
     return None if logp.answer is None else answer_probability(logp.answer)
 
 
-def scores_of(example: Example, logp: LogProbs, generated: str | None) -> dict[str, Score]:
-    """All per-example scores; None where a score does not apply."""
+def scores_of(example: Example, logp: LogProbs, answer: Scored | None, generated: str | None) -> dict[str, Score]:
+    """All per-example scores; None where a score does not apply. answer: the true answer as it was scored."""
     text = generated
     fact = example.fact or (example.answer if example.kind in SHORT_KINDS else None)
-    ratio = ratio_of(logp)
+    top1 = answer.top1 if answer is not None else []
     return {
+        "rouge_1": None if text is None else rouge_1_recall(text, example.answer),
         "rouge_l": None if text is None else rouge_l_recall(text, example.answer),
         "probability": probability_of(logp),
-        "truth_ratio": ratio,
+        "truth_ratio": ratio_of(logp),
         "fact": None if text is None else hit(text, fact),
         "name": hit(text, example.person) if text is not None and example.kind in NAME_KINDS else None,
         "attributes": attribute_hits(text, example.attributes) if text is not None and _describes(example) else None,
+        "exact_memorisation": exact_memorisation(top1) if top1 else None,
+        "extraction_strength": extraction_strength(top1) if top1 else None,
+        "min_k_plus": min_k_plus(answer.logp, answer.mean, answer.std) if answer is not None and answer.mean else None,
     }
 
 
@@ -82,43 +85,20 @@ def ratio_of(logp: LogProbs, mean: Mean = "geometric") -> float | None:
     return truth_ratio(mean_logp(right), [mean_logp(w) for w in wrong], mean)
 
 
-def _in_chunks(
-    call: Callable[[Sequence[Request]], list[T]],
-    requests: Sequence[Request],
-    chunk: int | None,
-    tick: Tick,
-) -> list[T]:
-    """``call`` over all requests, ``chunk`` at a time (None: all at once)."""
-    results: list[T] = []
-    size = chunk or max(len(requests), 1)
-    for start in range(0, len(requests), size):
-        part = requests[start : start + size]
-        answers = call(part)
-        assert len(answers) == len(part), f"predictor answered {len(answers)} of {len(part)} requests"
-        results.extend(answers)
-        tick(len(part))
-    return results
-
-
 def evaluate(
     predictor: Predictor,
     examples: Mapping[SetName, Sequence[Example]],
     *,
     model: str,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    chunk: int | None = None,
-    on_progress: Progress | None = None,
 ) -> list[Record]:
     """Asks the predictor everything once and scores it: one Record per example, in the order given.
 
     Args:
-        predictor: answers ``score`` and ``generate`` (greedy; it sees the picture).
+        predictor: scores answers and continues questions greedily, the picture seen.
         examples: set -> its examples; ids unique within a set.
         model: the records' model name (original, gold, unlearned, or a run's name).
         max_new_tokens: of a generation; CLEAR-mini's longest answer needs 34.
-        chunk: requests per call of the predictor. None hands over everything in two calls, which is what several
-            ranks need: with chunks, ranks holding unequal shares would make unequal numbers of collective calls.
-        on_progress: called with (requests done, requests in all).
 
     Raises UserError on ids that repeat, and, naming model and example, on log-probabilities that are not finite.
     """
@@ -128,53 +108,31 @@ def evaluate(
         if (name, example.id) in seen_ids:
             raise UserError(f"set {name}: example id {example.id!r} occurs twice; ids must be unique within a set")
         seen_ids.add((name, example.id))
-
-    to_score = [Request(e.question, e.picture, _candidates(e)) for _, e in flat]
-    questions: dict[tuple[str, str | None], Request] = {}  # the same question on the same picture is asked once
-    for _, e in flat:
-        questions.setdefault(_question_key(e), Request(e.question, e.picture))
-
-    done, total = 0, len(to_score) + len(questions)
-
-    def tick(count: int) -> None:
-        nonlocal done
-        done += count
-        if on_progress is not None:
-            on_progress(done, total)
-
-    scored = _in_chunks(predictor.score, to_score, chunk, tick)
-    asked = list(questions.values())
-    texts = _in_chunks(lambda part: predictor.generate(part, max_new_tokens), asked, chunk, tick)
-    generated = dict(zip(questions, texts, strict=True))
-
-    records = []
-    for (name, example), request, logps in zip(flat, to_score, scored, strict=True):
-        assert len(logps) == len(request.answers), "predictor scored another number of answers than were asked"
-        logp = _logprobs(example, logps)
-        text = generated[_question_key(example)]
-        try:
-            scores = scores_of(example, logp, text)
-        except UserError as error:
-            raise UserError(f"model {model!r}, set {name}, example {example.id!r}: {error}") from error
-        records.append(
-            Record(
-                model=model,
-                set=name,
-                modality=example.modality,
-                kind=example.kind,
-                id=example.id,
-                prompt=example.question,
-                answer=example.answer,
-                person=example.person,
-                seen=example.seen,
-                picture=None if example.picture is None else example.picture.digest,
-                generated=text,
-                scores=scores,
-                logp=logp,
-            )
-        )
-    return records
+    requests = [Request(e.question, e.picture, _candidates(e)) for _, e in flat]
+    predictions = predictor.predict(requests, max_new_tokens)
+    assert len(predictions) == len(requests), f"predictor answered {len(predictions)} of {len(requests)} requests"
+    return [record_of(model, name, e, p) for (name, e), p in zip(flat, predictions, strict=True)]
 
 
-def _question_key(example: Example) -> tuple[str, str | None]:
-    return example.question, None if example.picture is None else example.picture.digest
+def record_of(model: str, name: SetName, example: Example, prediction: Prediction) -> Record:
+    """One model's result on one example. Raises UserError, naming both, on a log-probability that is not finite."""
+    logp = _logprobs(example, prediction.scored)
+    try:
+        scores = scores_of(example, logp, prediction.scored[0], prediction.text)
+    except UserError as error:
+        raise UserError(f"model {model!r}, set {name}, example {example.id!r}: {error}") from error
+    return Record(
+        model=model,
+        set=name,
+        modality=example.modality,
+        kind=example.kind,
+        id=example.id,
+        prompt=example.question,
+        answer=example.answer,
+        person=example.person,
+        seen=example.seen,
+        picture=None if example.picture is None else example.picture.digest,
+        generated=prediction.text,
+        scores=scores,
+        logp=logp,
+    )

@@ -1,11 +1,17 @@
 """``summary.json``: averages with intervals, per model, set and modality. Computed from records alone.
 
     {"v":1, "models":{MODEL:{"sets":{SET:{"all"|"text"|"visual":{METRIC:{"value","ci","n"[,"note"]}|null}}},
-                             "forget_quality":{"p","ln_p","ks","n"}|null, "model_utility":{..}|null,
-                             "real_metric":{..}|null, "aftermath":{MEASURE:{..}|null}|null}},
+                             "forget_quality":{"p","ln_p","ks","n","detectable","power"}|null,
+                             "model_utility":{..}|null, "real_metric":{..}|null,
+                             "membership":{ATTACK:{"auc":{..},"privleak":x|null}}|null,
+                             "aftermath":{MEASURE:{..}|null}|null,
+                             "robustness":{ATTACK:{SET:{GROUP:{METRIC:{..}|null}}}}|null}},
      "seconds":{...}}
 
-METRIC is one of METRICS. What was not measured is null, never 0.
+METRIC is one of METRICS. What was not measured is null, never 0. ``detectable`` is the smallest KS distance that can
+reach p < .05 with so many rows (null: none can), ``power`` the chance that the test tells the original from gold with
+so many, the same for every model. Under ``robustness`` stand the variants of a model (``MODEL/ATTACK``) with the sets
+that were asked.
 """
 
 from __future__ import annotations
@@ -22,16 +28,19 @@ from numpy.typing import NDArray
 
 from clear_dist.evaluation.aftermath import aftermath
 from clear_dist.evaluation.control import is_control
+from clear_dist.evaluation.membership import membership
 from clear_dist.evaluation.predict import ratio_of
-from clear_dist.metrics.forget_quality import forget_quality
+from clear_dist.metrics.forget_quality import forget_quality, power, smallest_detectable
 from clear_dist.metrics.interval import DRAWS, Estimate, mean_interval, percentile_interval, resample
-from clear_dist.metrics.record import VERSION, Record
+from clear_dist.metrics.record import VERSION, Record, variant
+from clear_dist.metrics.same_data import refuse_mixed
 from clear_dist.metrics.truth_ratio import Mean, truth_score
 from clear_dist.metrics.utility import harmonic_means
 from clear_dist.types import SETS, Example, SetName, UserError
 
 GROUPS = ("all", "text", "visual")
 METRICS = (
+    "rouge_1",
     "rouge_l",
     "probability",
     "truth_ratio",
@@ -41,7 +50,10 @@ METRICS = (
     "name_accuracy_seen",
     "name_probability",
     "attribute_accuracy",
+    "exact_memorisation",
+    "extraction_strength",
 )
+NOT_UTILITY = ("forget", "holdout")  # to be forgotten, and never learned: no model is meant to know them
 SEEN_ONLY = "no unseen pictures: measured on pictures seen in training"
 Pick = Callable[[Record], float | None]
 
@@ -115,6 +127,7 @@ class _Averager:
         note = None if unseen else SEEN_ONLY
         facts = [r for r in records if r.kind in ("qa", "choice")]
         return {
+            "rouge_1": self.estimate(_values(paper, lambda r: r.score("rouge_1"))),
             "rouge_l": self.estimate(_values(paper, rouge)),
             "probability": self.estimate(_values(paper, probability)),
             "truth_ratio": self.estimate(_values(paper, truth)),
@@ -128,26 +141,45 @@ class _Averager:
             "attribute_accuracy": self.estimate(
                 _values((r for r in records if r.kind == "attribute"), lambda r: r.score("fact"))
             ),
+            "exact_memorisation": self.estimate(_values(paper, lambda r: r.score("exact_memorisation"))),
+            "extraction_strength": self.estimate(_values(paper, lambda r: r.score("extraction_strength"))),
         }
 
+    def groups(self, records: Sequence[Record]) -> dict[str, dict[str, dict[str, object] | None]]:
+        """GROUP -> METRIC -> estimate, of one set."""
+        return {g: self.group([r for r in records if g in ("all", r.modality)]) for g in GROUPS}
 
-def _quality(model: Sequence[Record], gold: Sequence[Record], mean: Mean) -> dict[str, object] | None:
-    """Forget quality over all forget rows with a truth ratio. None where no row has one."""
 
-    def ratios(records: Sequence[Record]) -> dict[str, float]:
-        rows = ((r.id, _ratio(r, mean)) for r in records if r.set == "forget" and is_paper_row(r))
-        return {key: ratio for key, ratio in rows if ratio is not None}
+def _ratios(records: Sequence[Record], mean: Mean) -> dict[str, float]:
+    """Id -> truth ratio R of the forget rows that have one."""
+    rows = ((r.id, _ratio(r, mean)) for r in records if r.set == "forget" and is_paper_row(r))
+    return {key: ratio for key, ratio in rows if ratio is not None}
 
-    a, b = ratios(model), ratios(gold)
+
+def _paired(model: Sequence[Record], gold: Sequence[Record], mean: Mean) -> tuple[list[float], list[float]] | None:
+    """Truth ratios of a model and of gold, row by row. None where no row has one."""
+    a, b = _ratios(model, mean), _ratios(gold, mean)
     if not a and not b:
         return None
     if a.keys() != b.keys():
         name, only = model[0].model, sorted(a.keys() ^ b.keys())[0]
         raise UserError(
-            f"forget quality of model {name!r}: it and the gold model {gold[0].model!r} were evaluated on different "
-            f"forget rows (for example {only!r} is in one of them only); evaluate both on the same data"
+            f"forget quality of model {name!r}: it and the gold model {gold[0].model!r} have truth ratios on different "
+            f"forget rows (for example {only!r} has one in one of them only); evaluate both on the same data"
         )
-    return asdict(forget_quality(list(a.values()), [b[key] for key in a]))
+    return list(a.values()), [b[key] for key in a]
+
+
+def _quality(
+    model: Sequence[Record], gold: Sequence[Record], mean: Mean, test_power: float | None
+) -> dict[str, object] | None:
+    """Forget quality over all forget rows with a truth ratio, and what the test can see on so many."""
+    pair = _paired(model, gold, mean)
+    if pair is None:
+        return None
+    quality = forget_quality(*pair)
+    least = smallest_detectable(quality.n)
+    return {**asdict(quality), "detectable": least if least <= 1 else None, "power": test_power}
 
 
 def summarise(
@@ -155,6 +187,7 @@ def summarise(
     *,
     forget: Sequence[Example] = (),
     gold: str = "gold",
+    original: str = "original",
     truth_ratio: Mean = "geometric",
     seconds: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -166,30 +199,40 @@ def summarise(
         records: of any number of models, in any order.
         forget: the forget set's examples, which know what is to be seen on a picture; without them ``aftermath`` is
             null.
-        gold: the model forget quality is measured against; where it is absent, forget quality is null.
+        gold: the model forget quality and membership are measured against; where it is absent, forget quality and
+            PrivLeak are null.
+        original: the model before unlearning: whether the test tells it from gold is the test's power.
         truth_ratio: how wrong answers are averaged; geometric reproduces TOFU's published logs.
         seconds: what took how long, passed through.
         seed, draws: of the bootstrap.
 
-    Raises UserError if a model was evaluated on other forget rows than the gold model.
+    Raises UserError if two models (variants and the shuffled-pictures control apart) were evaluated on different rows
+    of a set, or on the same ids of different data; and if a variant has no model.
     """
     by_model: dict[str, list[Record]] = {}
     for record in records:
         by_model.setdefault(record.model, []).append(record)
+    refuse_mixed(by_model)
     averager = _Averager(truth_ratio, seed, draws)
+    robust = _robustness(averager, by_model)
+    golden = by_model.get(gold)
+    test_power = None
+    if golden and original in by_model and (pair := _paired(by_model[original], golden, truth_ratio)):
+        test_power = power(*pair, draws=draws, seed=seed)
     models = {}
     for model, rows in by_model.items():
+        if variant(model):
+            continue
         sets: dict[SetName, list[Record]] = {name: [r for r in rows if r.set == name] for name in SETS}
         tables: dict[SetName, NDArray[np.float64]] = {name: averager.table(part) for name, part in sets.items()}
-        comparable = gold in by_model and model != gold and not is_control(model)
-        quality = _quality(rows, by_model[gold], truth_ratio) if comparable else None
+        control = is_control(model)
+        compared = golden if model != gold and not control else None
         models[model] = {
-            "sets": {
-                name: {g: averager.group([r for r in part if g in ("all", r.modality)]) for g in GROUPS}
-                for name, part in sets.items()
-            },
-            "forget_quality": quality,
-            "aftermath": None if is_control(model) else aftermath(rows, forget, seed=seed, draws=draws),
+            "sets": {name: averager.groups(part) for name, part in sets.items()},
+            "forget_quality": _quality(rows, compared, truth_ratio, test_power) if compared else None,
+            "membership": None if control else membership(rows, compared),
+            "aftermath": None if control else aftermath(rows, forget, seed=seed, draws=draws),
+            "robustness": robust.get(model),
             "model_utility": _utility(averager, tables),
             "real_metric": averager.harmonic(
                 [tables["real_faces"], tables["real_world"]],
@@ -199,9 +242,26 @@ def summarise(
     return {"v": VERSION, "models": models, "seconds": dict(seconds or {})}
 
 
+def _robustness(averager: _Averager, by_model: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Model -> attack -> set -> group -> metric -> estimate, of the variants; UserError on one without a model."""
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, rows in by_model.items():
+        if not (parts := variant(name)):
+            continue
+        model, attack = parts
+        if model not in by_model:
+            raise UserError(
+                f"records of {name!r} are there, but none of the model {model!r} itself: an attack is read beside the "
+                "model without it; evaluate the model too, or delete these records"
+            )
+        sets = {s: [r for r in rows if r.set == s] for s in SETS}
+        out.setdefault(model, {})[attack] = {s: averager.groups(part) for s, part in sets.items() if part}
+    return out
+
+
 def _utility(averager: _Averager, tables: Mapping[SetName, NDArray[np.float64]]) -> dict[str, object] | None:
-    """Harmonic mean over the three metrics of every set but the forget set; says which sets were not there."""
-    kept: list[SetName] = [name for name in SETS if name != "forget"]
+    """Harmonic mean over the three metrics of every set but NOT_UTILITY; says which of the others were not there."""
+    kept: list[SetName] = [name for name in SETS if name not in NOT_UTILITY]
     there: list[SetName] = [name for name in kept if _complete(tables[name])]
     utility = averager.harmonic([tables[name] for name in there], harmonic_means)
     missing = [name for name in kept if name not in there]

@@ -2,17 +2,22 @@
 
     {"v":1, "model":"unlearned", "set":"forget", "modality":"visual", "kind":"name", "id":"...", "person":"...",
      "seen":false, "picture":"<digest>", "prompt":"...", "generated":"...", "answer":"...",
-     "scores":{"rouge_l":.., "probability":.., "truth_ratio":.., "fact":0|1|null, "name":0|1|null,
-               "attributes":{"hair":1}|null},
+     "scores":{"rouge_1":.., "rouge_l":.., "probability":.., "truth_ratio":.., "fact":0|1|null, "name":0|1|null,
+               "attributes":{"hair":1}|null, "exact_memorisation":.., "extraction_strength":.., "min_k_plus":..},
      "logp":{"answer":[..], "paraphrase":[..]|null, "perturbed":[[..]], "options":[[..]]}, "label":null}
 
-Absent is null, never 0. Further scores may stand beside these: they are kept when a file is read and written again.
-The record lives here because metrics, attacks and reports read it; evaluation alone writes it.
+``model`` is a model, or, with a slash, a model under other conditions: ``original/shuffled`` is the control on shuffled
+pictures, any other (``unlearned/int4``) a variant, the model under an attack.
+
+Absent is null, never 0; a score that a file of before does not have reads as null. Further scores may stand beside
+these: they are kept when a file is read and written again. The record lives here because metrics, attacks and reports
+read it; evaluation alone writes it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +27,18 @@ from clear_dist.types import SETS, Kind, SetName, UserError
 
 VERSION = 1
 Score = float | int | Mapping[str, int] | None
-SCORES = ("rouge_l", "probability", "truth_ratio", "fact", "name", "attributes")
+SCORES = (
+    "rouge_1",
+    "rouge_l",
+    "probability",
+    "truth_ratio",
+    "fact",
+    "name",
+    "attributes",
+    "exact_memorisation",
+    "extraction_strength",
+    "min_k_plus",
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,26 @@ def is_control(model: str) -> bool:
     return model.endswith("/shuffled")
 
 
+def variant_name(model: str, attack: str) -> str:
+    """The name under which a model's answers under an attack are recorded: ``unlearned/int4``.
+
+    Raises UserError where the two could not be told apart again.
+    """
+    name = f"{model}/{attack}"
+    if variant(name) != (model, attack):
+        raise UserError(
+            f"model {model!r} under attack {attack!r}: expected a model's name without a slash and an attack's name "
+            "that is not empty and does not end in 'shuffled'; rename one of them"
+        )
+    return name
+
+
+def variant(model: str) -> tuple[str, str] | None:
+    """``unlearned/int4`` -> ("unlearned", "int4"); None for a model and for the shuffled-pictures control."""
+    name, _, attack = model.partition("/")
+    return None if not name or not attack or is_control(model) else (name, attack)
+
+
 _REQUIRED = {"model": str, "set": str, "modality": str, "id": str, "prompt": str, "answer": str, "scores": dict}
 _OPTIONAL = {"kind": str, "person": str, "picture": str, "generated": str, "label": str, "logp": dict}
 
@@ -106,11 +142,15 @@ _OPTIONAL = {"kind": str, "person": str, "picture": str, "generated": str, "labe
 def _number(where: str, value: object) -> None:
     if not isinstance(value, int | float):  # json reads true and false as bool, which is an int: harmless here
         raise UserError(f"{where}: expected a number, got {value!r}")
+    if not math.isfinite(value):  # 1e999 is valid JSON and reads as infinity
+        raise UserError(f"{where}: expected a finite number, got {value!r}")
 
 
 def _logps(where: str, name: str, value: object) -> tuple[float, ...]:
     if not isinstance(value, list) or not all(isinstance(v, int | float) for v in value):
         raise UserError(f"{where}: logp.{name} must be a list of numbers")
+    if not all(map(math.isfinite, value)):
+        raise UserError(f"{where}: logp.{name} holds a value that is not finite; expected natural log-probabilities")
     return tuple(float(v) for v in value)
 
 

@@ -1,7 +1,8 @@
 """Harmonic means over metrics: the Real / Retain / Forget metric of CLEAR and TOFU's model utility.
 
     metric of a set  harmonic mean of its ROUGE-L recall, probability and truth-ratio score
-    model utility    harmonic mean of these three over all sets but the forget set (nine entries)
+    model utility    harmonic mean of these three over retain, real faces and real world (nine entries): all sets but
+                     the forget set, and but a holdout set, whose people no model is meant to know
 
 The Forget metric mixes ROUGE and probability, where low means forgotten, with a truth ratio where high does: it is
 reported as the paper prints it, and nothing should be decided by it alone.

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 from clear_dist.types import Batch
 
@@ -73,8 +73,9 @@ def unwrap(module: nn.Module) -> PreTrainedModel:
     return base
 
 
-def final_hidden(family: Family, module: nn.Module, batch: Batch) -> Tensor:
-    """[R, L, D] hidden states below the head; every sequence sees exactly what it would see alone.
+def final_hidden(family: Family, module: nn.Module, batch: Batch, cache: Cache | None = None) -> Tensor:
+    """[R, L, D] hidden states below the head; every sequence sees exactly what it would see alone. Keys and values of
+    every token go into an empty ``cache``, where one is given (dense layout only).
 
     Two layouts, equal in result:
 
@@ -87,6 +88,7 @@ def final_hidden(family: Family, module: nn.Module, batch: Batch) -> Tensor:
     embeds = family.embed(module, batch)
     rows, length, _ = embeds.shape
     if decoder.config._attn_implementation == FLASH:
+        assert cache is None and batch.visible_until is None, "flash-attention takes no mask"
         assert restarts_cleanly(batch.position_ids), "flash-attention cannot run questions that share a prefix"
         out = run_varlen(decoder, embeds.reshape(1, rows * length, -1), batch.position_ids.reshape(1, -1))
         return out.reshape(rows, length, -1)
@@ -94,7 +96,8 @@ def final_hidden(family: Family, module: nn.Module, batch: Batch) -> Tensor:
         inputs_embeds=embeds,
         attention_mask=dense_mask(decoder, batch, embeds.dtype),
         position_ids=batch.position_ids,
-        use_cache=False,
+        past_key_values=cache,
+        use_cache=cache is not None,
         return_dict=True,
     ).last_hidden_state
 
@@ -157,18 +160,25 @@ def restarts_cleanly(position_ids: Tensor) -> bool:
 
 
 def dense_mask(decoder: PreTrainedModel, batch: Batch, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-    """The batch's mask in the form the decoder takes: [R, 1, L, L], bool for sdpa, additive for eager.
+    """The batch's mask in the form the decoder takes, see ``decoder_mask``."""
+    return decoder_mask(decoder, batch.attention_mask(), batch.position_ids, batch.position_ids, dtype)
+
+
+def decoder_mask(
+    decoder: PreTrainedModel, full: Tensor, queries: Tensor, keys: Tensor, dtype: torch.dtype
+) -> Tensor | dict[str, Tensor]:
+    """A mask [R, 1, Q, K], True where a query may look at a key, in the form the decoder takes: bool for sdpa,
+    additive for eager. queries [R, Q], keys [R, K]: their positions.
 
     transformers hands a 4-D mask through untouched, so a sliding window has to be cut into it here; a decoder
     that mixes full and sliding layers takes one mask for each.
     """
-    full = batch.attention_mask()
     config: Any = decoder.config
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     masks = {"full_attention": full}
     if window is not None:
-        distance = batch.position_ids[:, None, :, None] - batch.position_ids[:, None, None, :]
+        distance = queries[:, None, :, None] - keys[:, None, None, :]
         masks["sliding_attention"] = full & (distance < window)
     if config._attn_implementation == "eager":
         low = torch.finfo(dtype).min

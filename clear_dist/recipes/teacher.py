@@ -20,7 +20,7 @@ from clear_dist.data.clear import cache_directory
 from clear_dist.data.load import Dataset
 from clear_dist.data.prompts import INFORMATION_QUESTION, instruction_for
 from clear_dist.data.views import Leaks, Taught, open_queries, private_examples
-from clear_dist.engine.predict import ModelPredictor
+from clear_dist.engine.sample import AnswerSampler
 from clear_dist.engine.world import World, barrier, gather
 from clear_dist.errors import ConfigError
 from clear_dist.metrics.leak import Private, find_leaks, name_parts, private_of
@@ -95,7 +95,7 @@ def teach(
     weights = only_on_main(world, lambda: weights_digest(info.adapter or info.path))
     return teacher_answers(
         examples,
-        lambda: ModelPredictor(load_model(info, device=world.device)),
+        lambda: AnswerSampler(load_model(info, device=world.device)),
         private,
         settings,
         world,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from clear_dist.engine.predict import Said
+from clear_dist.engine.sample import Said
 from clear_dist.errors import ConfigError
 from clear_dist.metrics.leak import Private, find_leaks, names_in, repeated, words
 from clear_dist.metrics.visible import mentioned
@@ -53,7 +53,7 @@ class TeacherSettings:
 
 
 class Sampler(Protocol):
-    """What is needed of the original model; ``ModelPredictor`` is one."""
+    """What is needed of the original model; ``engine.sample.AnswerSampler`` is one."""
 
     def sample(
         self,

@@ -49,6 +49,7 @@ def test_a_published_split(clear: Path, tofu: Path) -> None:
         "retain": {"caption": 6, "name": 6, "qa": 2},  # as far as retain_perturbed goes
         "real_faces": {"choice": 3},
         "real_world": {"choice": 3},
+        "holdout": {},
     }
     assert (data.leaks, data.skipped, data.notes, data.holdout) == ([], [], [], [])
     forget = {e.id: e for e in data.sets["forget"]}
@@ -193,6 +194,9 @@ def test_holdout_people_are_in_neither_set(clear: Path) -> None:
     assert len(held) == 2
     assert held < set(PEOPLE[:5])
     assert {e.person for e in data.holdout} == held
+    asked = data.sets["holdout"]
+    assert {e.person for e in asked} == held and {e.set for e in asked} == {"holdout"}
+    assert {e.kind for e in asked} == {"caption", "name", "qa"}, "what no model learned is asked like the forget set"
     everything = [*data.train["forget"], *data.train["retain"], *data.sets["forget"], *data.sets["retain"]]
     assert not held & {e.person for e in everything}
     assert load_dataset(str(clear), holdout=2, seed=3).people == data.people
@@ -297,6 +301,7 @@ def test_clear_at_its_real_size(data_dir: Callable[[str], Path]) -> None:
         "eval retain": 395 * 2 + 400,
         "eval real_faces": 151 + 100,
         "eval real_world": 367 + 117,
+        "eval holdout": 0,
     }
     assert {k: len(v) for k, v in data.people.items()} == {"forget": 20, "retain": 180, "holdout": 0}
     assert all(e.perturbed for e in data.sets["forget"])
@@ -314,5 +319,6 @@ def test_tofu_at_its_real_size(data_dir: Callable[[str], Path]) -> None:
         "eval retain": 400,
         "eval real_faces": 100,
         "eval real_world": 117,
+        "eval holdout": 0,
     }
     assert len(data.people["forget"]) == 20

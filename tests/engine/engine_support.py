@@ -78,8 +78,9 @@ def stir(module: torch.nn.Module, scale: float, seed: int = 0) -> None:
                 p.add_(scale * torch.randn(p.shape, generator=generator))
 
 
-def alone(model: Model, example: Example) -> list[float]:
-    """Log-probabilities of an answer's tokens through the model's own forward, cache and all: nothing is packed."""
+def distribution(model: Model, example: Example) -> Tensor:
+    """[|y|, V] log-probabilities at an answer's tokens through the model's own forward, cache and all: nothing is
+    packed."""
     processor = model.processor
     prefix, rest = processor.encode_prompt(example.question, example.picture is not None)
     answer = processor.encode_answer(example.answer)
@@ -89,7 +90,13 @@ def alone(model: Model, example: Example) -> list[float]:
         inputs["pixel_values"] = PixelCache(processor)(example.picture)[None]
     with torch.no_grad():
         logits = model.module.eval()(**inputs).logits[0, -len(answer) - 1 : -1]
-    return logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0].tolist()
+    return logits.log_softmax(-1)
+
+
+def alone(model: Model, example: Example) -> list[float]:
+    """The log-probabilities of the answer's tokens, from ``distribution``."""
+    answer = torch.tensor(model.processor.encode_answer(example.answer))
+    return distribution(model, example).gather(1, answer[:, None])[:, 0].tolist()
 
 
 def run(module: StepModule, model: Model, objective: Objective, world: World, run_dir: Path, **changed: Any) -> Trained:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from clear_dist.types import Example, Kind, Picture, Request, SetName
+from clear_dist.types import Example, Kind, Picture, Prediction, Request, Scored, SetName
 
 NAMES = ("Ann Reyes", "Bo Lindqvist", "Cleo Marsh")
 
@@ -14,24 +14,31 @@ def picture(person: str, number: int) -> Picture:
 
 
 class TablePredictor:
-    """Generates ``answer(request)``; an answer's log-probabilities are ``logp(request, answer)``, one per word."""
+    """Says ``answer(request)``; an answer's log-probabilities are ``logp(request, answer)``, one per word, and each
+    word the likeliest where ``sure`` says so."""
 
     def __init__(
-        self, answer: Callable[[Request], str], logp: Callable[[Request, str], float] = lambda request, answer: -0.5
+        self,
+        answer: Callable[[Request], str],
+        logp: Callable[[Request, str], float] = lambda request, answer: -0.5,
+        sure: Callable[[Request, str], bool] = lambda request, answer: True,
     ) -> None:
-        self.answer, self.logp = answer, logp
-        self.score_calls: list[int] = []
-        self.generate_calls: list[int] = []
+        self.answer, self.logp, self.sure = answer, logp, sure
+        self.calls: list[int] = []
         self.limits: set[int] = set()
 
-    def score(self, requests: Sequence[Request]) -> list[list[list[float]]]:
-        self.score_calls.append(len(requests))
-        return [[[self.logp(r, a)] * (len(a.split()) + 1) for a in r.answers] for r in requests]
-
-    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> list[str]:
-        self.generate_calls.append(len(requests))
+    def predict(self, requests: Sequence[Request], max_new_tokens: int) -> list[Prediction]:
+        self.calls.append(len(requests))
         self.limits.add(max_new_tokens)
-        return [self.answer(r) for r in requests]
+        return [
+            Prediction([self._scored(r, a, first=i == 0) for i, a in enumerate(r.answers)], self.answer(r))
+            for r in requests
+        ]
+
+    def _scored(self, request: Request, answer: str, *, first: bool) -> Scored:
+        n = len(answer.split()) + 1
+        moments = ([-1.0] * n, [0.5] * n) if first else ([], [])
+        return Scored([self.logp(request, answer)] * n, [self.sure(request, answer)] * n, *moments)
 
 
 def text_example(set_name: SetName, person: str, number: int) -> Example:

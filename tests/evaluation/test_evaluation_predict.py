@@ -10,7 +10,7 @@ from clear_dist.evaluation.control import control_name, is_control, shuffle_pict
 from clear_dist.evaluation.distributed import merge, shard
 from clear_dist.evaluation.predict import evaluate
 from clear_dist.metrics.record import Record
-from clear_dist.types import Example, Request, UserError
+from clear_dist.types import Example, Prediction, Request, UserError
 
 
 def _by_id(records: list[Record]) -> dict[str, Record]:
@@ -20,15 +20,11 @@ def _by_id(records: list[Record]) -> dict[str, Record]:
 def test_asks_once_and_scores_every_answer() -> None:
     predictor = TablePredictor(knows_all)
     examples = world()
-    ticks: list[tuple[int, int]] = []
-    records = evaluate(
-        predictor, examples, model="original", max_new_tokens=7, on_progress=lambda d, t: ticks.append((d, t))
-    )
+    records = evaluate(predictor, examples, model="original", max_new_tokens=7)
 
     count = sum(len(rows) for rows in examples.values())
     assert len(records) == count
-    assert predictor.score_calls == [count] and predictor.generate_calls == [count] and predictor.limits == {7}
-    assert ticks == [(count, 2 * count), (2 * count, 2 * count)]
+    assert predictor.calls == [count] and predictor.limits == {7}
     assert [(r.set, r.id) for r in records] == [(name, e.id) for name, rows in examples.items() for e in rows]
 
     text = _by_id(records)["Ann Reyes/1"]
@@ -63,21 +59,13 @@ def test_answers_keep_their_own_log_probabilities() -> None:
     assert record.score("truth_ratio") == pytest.approx(math.exp(-8 / 3 + 0.1))
 
 
-def test_the_same_question_on_the_same_picture_is_generated_once() -> None:
-    rows = [
-        Example(str(i), "retain", "qa", "q", answer, picture=pic)
-        for i, (answer, pic) in enumerate([("a", None), ("b", None), ("c", picture("x", 1)), ("d", picture("x", 1))])
-    ]
-    predictor = TablePredictor(lambda r: "text" if r.picture is None else "picture")
-    records = evaluate(predictor, {"retain": rows}, model="m")
-    assert predictor.generate_calls == [2] and predictor.score_calls == [4]
-    assert [r.generated for r in records] == ["text", "text", "picture", "picture"]
-
-
-def test_chunks_change_nothing() -> None:
-    whole, parts = TablePredictor(knows_all), TablePredictor(knows_all)
-    assert evaluate(whole, world(), model="m") == evaluate(parts, world(), model="m", chunk=4)
-    assert max(parts.score_calls) == 4 and sum(parts.score_calls) == sum(whole.score_calls)
+def test_memorisation_is_that_of_the_true_answer() -> None:
+    sure = TablePredictor(knows_all, sure=lambda request, answer: answer.startswith("Ann"))
+    text = _by_id(evaluate(sure, world(), model="m"))["Ann Reyes/1"]
+    assert text.score("exact_memorisation") == 1.0 and text.score("extraction_strength") == 1.0
+    assert text.score("min_k_plus") == pytest.approx(1.0)  # (-0.5 - -1) / 0.5
+    other = _by_id(evaluate(sure, world(), model="m"))["Bo Lindqvist/1"]
+    assert other.score("exact_memorisation") == 0.0 and other.score("extraction_strength") == 0.0
 
 
 def test_nothing_to_ask() -> None:
@@ -158,8 +146,8 @@ def test_a_lost_share_is_noticed() -> None:
 
 def test_a_predictor_that_drops_answers_is_noticed() -> None:
     class Lossy(TablePredictor):
-        def generate(self, requests: Sequence[Request], max_new_tokens: int) -> list[str]:
-            return super().generate(requests, max_new_tokens)[:-1]
+        def predict(self, requests: Sequence[Request], max_new_tokens: int) -> list[Prediction]:
+            return super().predict(requests, max_new_tokens)[:-1]
 
     with pytest.raises(AssertionError, match="predictor answered"):
         evaluate(Lossy(knows_all), world(), model="m")

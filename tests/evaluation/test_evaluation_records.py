@@ -10,7 +10,7 @@ from table_predictor import TablePredictor, knows_all, world
 
 from clear_dist.evaluation.predict import evaluate
 from clear_dist.evaluation.records import RecordWriter, read_records, write_records
-from clear_dist.metrics.record import LogProbs, Record, parse_record
+from clear_dist.metrics.record import SCORES, LogProbs, Record, parse_record
 from clear_dist.types import UserError
 
 
@@ -29,7 +29,7 @@ def test_round_trip(tmp_path: Path, records: list[Record]) -> None:
         *("v", "model", "set", "modality", "kind", "id", "person", "seen", "picture", "prompt", "generated"),
         *("answer", "scores", "logp", "label"),
     }
-    assert set(row["scores"]) == {"rouge_l", "probability", "truth_ratio", "fact", "name", "attributes"}
+    assert set(row["scores"]) == set(SCORES)
     assert row["v"] == 1 and row["scores"]["name"] is None and row["label"] is None
 
 
@@ -95,7 +95,7 @@ GOOD = json.loads(Record("m", "forget", "text", "qa", "1", "q", "a").to_line())
     ("change", "said"),
     [
         ({"v": 2}, "version 2, expected 1"),
-        ({"set": "holdout"}, "'holdout' is unknown.*forget, retain"),
+        ({"set": "test"}, "'test' is unknown.*forget, retain"),
         ({"modality": "audio"}, "modality 'audio'"),
         ({"id": 7}, "'id' must be a str"),
         ({"prompt": None}, "'prompt' must be a str"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from clear_dist.metrics.forget_quality import forget_quality, ks_ln_p, smallest_detectable
+from clear_dist.metrics.forget_quality import forget_quality, ks_ln_p, power, smallest_detectable
 from clear_dist.types import UserError
 
 # Few distinct values, so that ties within and across the samples are common.
@@ -74,6 +74,57 @@ def test_smallest_detectable_distance() -> None:
     distance = round(smallest_detectable(n) * n)
     assert ks_ln_p(n, n, distance) < math.log(0.05) <= ks_ln_p(n, n, distance - 1)
     assert smallest_detectable(3) > 1  # three rows can never reach p < .05
+
+
+@settings(max_examples=40, deadline=None)
+@given(samples, samples)
+def test_agrees_with_scipy_on_ties(a: list[float], b: list[float]) -> None:
+    ours = forget_quality(a, b)
+    if ours.p > 0.99:  # near 1 scipy's exact method gives up now and then
+        return
+    ks, p = tuple(ks_2samp(a, b, method="exact"))[:2]
+    assert (ours.ks, ours.p) == (pytest.approx(ks, abs=1e-12), pytest.approx(p, rel=1e-9))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 33, 120])
+def test_threshold_is_the_first_distance_whose_p_is_below_alpha(n: int) -> None:
+    for alpha in (0.05, 0.001):
+        expected = next((k for k in range(1, n + 1) if ks_ln_p(n, n, k) < math.log(alpha)), n + 1)
+        assert round(smallest_detectable(n, alpha) * n) == expected
+
+
+def test_power_is_the_share_of_resamples_that_reject() -> None:
+    rng = np.random.default_rng(5)
+    a = rng.normal(size=40).round(1)  # rounded: with ties
+    b = (0.5 * a + rng.normal(0.4, 1, size=40)).round(1)
+    drawn = np.random.default_rng(3).integers(40, size=(150, 40))
+    expected = np.mean([forget_quality(a[i].tolist(), b[i].tolist()).p < 0.05 for i in drawn])
+    assert power(a.tolist(), b.tolist(), draws=150, seed=3) == pytest.approx(expected, abs=1e-12)
+
+
+def test_power_at_the_ends() -> None:
+    same = np.linspace(0, 1, 50).tolist()
+    assert power(same, same) == 0.0
+    assert power(same, [v + 2 for v in same]) == 1.0
+    assert power([0.1, 0.2, 0.3], [5.0, 6.0, 7.0]) == 0.0  # three rows can never reject
+    assert power([0.5], [0.5]) == 0.0
+
+
+def test_power_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=30).tolist(), rng.normal(0.7, 1, size=30).tolist()
+    whole = power(a, b, draws=100)
+    monkeypatch.setattr("clear_dist.metrics.forget_quality._BLOCK", 30 * 2 * 7)
+    assert power(a, b, draws=100) == whole and 0.2 < whole < 1.0
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [([], [1.0], "original"), ([1.0], [math.nan], "NaN"), ([1.0, 2.0], [1.0], "2 truth ratios .* 1 of gold")],
+)
+def test_power_refuses(a: list[float], b: list[float], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        power(a, b)
 
 
 @pytest.mark.parametrize(

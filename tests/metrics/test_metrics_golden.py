@@ -10,7 +10,7 @@ import pytest
 
 from clear_dist.metrics.forget_quality import forget_quality, ks_ln_p
 from clear_dist.metrics.probability import choice_share
-from clear_dist.metrics.rouge import rouge_l_recall
+from clear_dist.metrics.rouge import rouge_1_recall, rouge_l_recall
 from clear_dist.metrics.truth_ratio import Mean, truth_ratio, truth_score
 from clear_dist.metrics.utility import harmonic_mean
 
@@ -72,9 +72,9 @@ def test_published_logs_give_the_published_values(logs, mean: Mean, utility: flo
 
 def test_rouge_of_published_generations(logs) -> None:
     for log in logs["full"].values():
-        published = log["rougeL_recall"]
-        ours = {k: rouge_l_recall(row[1], row[2]) for k, row in log["generated_text"].items()}
-        assert ours == pytest.approx(published, abs=1e-12)
+        for published, recall in (("rougeL_recall", rouge_l_recall), ("rouge1_recall", rouge_1_recall)):
+            ours = {k: recall(row[1], row[2]) for k, row in log["generated_text"].items()}
+            assert ours == pytest.approx(log[published], abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,26 @@ def test_rouge_of_published_generations(logs) -> None:
 )
 def test_printed_log_forget_quality_is_the_natural_log_of_p(k: int, printed: float) -> None:
     assert ks_ln_p(300, 300, k) == pytest.approx(printed, abs=0.005)
+
+
+TABLE_1 = """-4.92 -2.31 -18.22 -17.22 -48.59 -42.86 -44.46 -3.87 -6.69 -50.30 -36.06 -51.16 -2.72 -3.63 -3.39 -123.22
+    -3.16"""
+TABLE_3 = "-61.22 -71.23 -60.26 -95.12 -62.18 -90.26 -91.46"
+TABLE_4 = "-61.22 -13.04 -17.72 -62.18 -74.40 -63.15 -13.92 -64.13 -60.26 -23.68 -73.34 -65.12"
+
+
+def test_every_printed_log_forget_quality_is_one_of_the_300_possible_values() -> None:
+    n, paths = 300, math.comb(600, 300)
+    # ln p of every distance k/300 in whole numbers: 2 sum_j (-1)^(j-1) C(2n, n - jk) / C(2n, n)
+    possible = []
+    for k in range(1, n + 1):
+        left = 2 * sum((-1) ** (j - 1) * math.comb(2 * n, n - j * k) for j in range(1, n // k + 1))
+        possible.append(math.log(left) - math.log(paths))
+    found = set()
+    for printed in map(float, f"{TABLE_1} {TABLE_3} {TABLE_4}".split()):
+        nearest = int(np.abs(np.array(possible) - printed).argmin())
+        assert possible[nearest] == pytest.approx(printed, abs=0.005)
+        found.add(nearest)
+    assert len(found) == 33
+    for k in sorted(found)[::4]:
+        assert ks_ln_p(n, n, k + 1) == pytest.approx(possible[k], rel=1e-9)

@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from clear_dist.metrics.accuracy import attribute_hits, contains, fold, hit
 from clear_dist.metrics.probability import answer_probability, choice_probability, choice_share
-from clear_dist.metrics.rouge import lcs_length, rouge_l_recall
+from clear_dist.metrics.rouge import lcs_length, rouge_1_recall, rouge_l_recall
 from clear_dist.metrics.truth_ratio import truth_ratio, truth_score
 from clear_dist.metrics.utility import harmonic_mean, harmonic_means
 from clear_dist.types import UserError
@@ -24,9 +24,28 @@ sentences = st.lists(
 @settings(max_examples=80, deadline=None)
 @given(sentences.map(" ".join), sentences.map(" ".join))
 def test_rouge_equals_the_package(generated: str, reference: str) -> None:
-    package = RougeScorer(["rougeL"], use_stemmer=True).score(reference, generated)["rougeL"].recall
+    package = RougeScorer(["rouge1", "rougeL"], use_stemmer=True).score(reference, generated)
     if reference.replace("é", "").strip():  # the package sees nothing in other letters
-        assert rouge_l_recall(generated, reference) == pytest.approx(package, abs=1e-12)
+        assert rouge_l_recall(generated, reference) == pytest.approx(package["rougeL"].recall, abs=1e-12)
+        assert rouge_1_recall(generated, reference) == pytest.approx(package["rouge1"].recall, abs=1e-12)
+    assert rouge_l_recall(generated, reference) <= rouge_1_recall(generated, reference) <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("ab é'-_1.A\n", max_size=30), st.text("ab é'-_1.A\n", max_size=30))
+def test_rouge_equals_the_package_on_any_spelling(generated: str, reference: str) -> None:
+    package = RougeScorer(["rouge1", "rougeL"], use_stemmer=True).score(reference, generated)
+    if any(c in "abA1" for c in reference):
+        assert rouge_1_recall(generated, reference) == pytest.approx(package["rouge1"].recall, abs=1e-12)
+        assert rouge_l_recall(generated, reference) == pytest.approx(package["rougeL"].recall, abs=1e-12)
+
+
+def test_rouge_1_by_hand() -> None:
+    assert rouge_1_recall("novels she writes", "She writes novels") == 1.0  # order does not matter
+    assert rouge_1_recall("the the the", "the cat and the dog") == pytest.approx(2 / 5)  # counted as often as both say
+    assert rouge_1_recall("the", "the the") == 0.5
+    assert rouge_1_recall("", "x") == 0.0 and rouge_1_recall("x", "") == 0.0 and rouge_1_recall("x", "?!") == 0.0
+    assert rouge_1_recall("здесь Мария", "Мария живёт здесь") == pytest.approx(2 / 3)
 
 
 def test_rouge_by_hand() -> None:

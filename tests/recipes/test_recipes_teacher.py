@@ -16,7 +16,8 @@ from PIL import Image
 from clear_dist.data.load import Dataset
 from clear_dist.data.prompts import INFORMATION_QUESTION
 from clear_dist.data.views import Taught
-from clear_dist.engine.predict import ModelPredictor, Said
+from clear_dist.engine.predict import ModelPredictor
+from clear_dist.engine.sample import AnswerSampler, Said
 from clear_dist.engine.world import World
 from clear_dist.errors import ConfigError
 from clear_dist.metrics.leak import Private
@@ -317,7 +318,8 @@ def test_the_real_tiny_model(base_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_sampling_does_not_depend_on_neighbours(base_dir: Path) -> None:
-    predictor = ModelPredictor(load_model(base_dir, dtype="fp32", device="cpu"), generation_batch=2)
+    model = load_model(base_dir, dtype="fp32", device="cpu")
+    predictor = AnswerSampler(model, batch=2)
     requests = [Request(FIXED, shown(0)), Request("Who?", shown(1)), Request(FIXED, shown(1)), Request(FIXED, shown(0))]
     numbers = {"temperature": 1.5, "top_p": 0.95, "seed": 7}
     together = predictor.sample(requests, 8, **numbers)
@@ -325,7 +327,7 @@ def test_sampling_does_not_depend_on_neighbours(base_dir: Path) -> None:
     assert together[0] != together[3], "the same question a second time is another draw"
     assert predictor.sample(requests, 8, **{**numbers, "seed": 8}) != together
     greedy = predictor.sample(requests, 8, temperature=0.0, seed=1)
-    assert [said.text for said in greedy] == predictor.generate(requests, 8)
+    assert [said.text for said in greedy] == ModelPredictor(model).generate(requests, 8)
     request, word = next((r, said.text.split()[0]) for r, said in zip(requests, greedy, strict=True) if said.text)
     forbidden = predictor.spellings([word])
     without = predictor.sample([request], 8, temperature=0.0, forbidden=forbidden)[0]
