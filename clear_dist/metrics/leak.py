@@ -7,9 +7,10 @@ rules are ours).
 A text is cut into words (letters and digits, accents dropped, case folded; signs of Chinese and Japanese count as
 words of one sign; invisible characters are skipped), and compared word by word. What counts:
 
-* the full name, in either order, or written as one word; an alias likewise;
-* a part of the name of at least 3 letters that is no common English word ("Rose" alone may be a flower); one of two
-  letters ("Xu") where the text writes it with a capital;
+* the full name, in either order, or written as one word; an alias likewise; in it, parts from 4 letters on may be
+  misspelled;
+* a part of the name of at least 3 letters that is no common English word, nor one with an s ("Rose" alone may be a
+  flower, "marks" a verb); one of two ("Xu") where the text writes it with a capital;
 * a private value, a leading article apart;
 * a word with an s more (a possessive, a plural), and from 6 letters on a word with the same first letter that is one
   edit away (a letter more, less, other, or two swapped), unless that is a common word itself.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -30,6 +31,7 @@ from clear_dist.types import Example
 
 PART_LETTERS: Final = 3  # shorter parts of a name ("Xu", "Bo") count inside the full name, and with a capital
 FUZZY_LETTERS: Final = 6
+NEAR_LETTERS: Final = 4  # enough for a misspelled part inside a whole name
 _ARTICLES: Final = frozenset({"a", "an", "the"})
 _NOTHING: Final = frozenset({"yes", "no", "none", "unknown", "true", "false", "not", "other"})  # answers, not facts
 _TWO: Final = frozenset(
@@ -145,12 +147,11 @@ def find_leaks(text: str, private: Private, question: str = "", visible: Iterabl
     shown = [words(value) for value in visible]
     found: list[Leak] = []
     for name in (private.name, *private.aliases):
-        parts = _plain(name)
+        parts = name_words(name)
         new = [part for part in parts if not _find(asked, [part]) and not _among([part], shown)]
         if not new:
             continue
-        for form in _full_forms(parts):
-            found += (Leak("name", name, span) for span in _find(said, form))
+        found += (Leak("name", name, span) for span in full_spans(said, name, near=True))
         for part in new:
             if _telling(part):
                 spans = _find(said, [part])
@@ -165,6 +166,16 @@ def find_leaks(text: str, private: Private, question: str = "", visible: Iterabl
         if all(leak.span[1] <= other.span[0] or leak.span[0] >= other.span[1] for other in kept):
             kept.append(leak)
     return sorted(kept, key=lambda leak: leak.span)
+
+
+def full_spans(said: Sequence[Word], name: str, *, near: bool = False) -> list[tuple[int, int]]:
+    """Where a text (its ``words``) says a whole name: as it is, else last name first, or as one word.
+
+    near: the parts of a name of several may be misspelled from NEAR_LETTERS letters on.
+    """
+    parts = name_words(name)
+    same = near_word if near and len(parts) > 1 else same_word
+    return [span for form in (_full_forms(parts) if parts else ()) for span in _find(said, form, same)]
 
 
 def private_of(examples: Iterable[Example]) -> dict[str, Private]:
@@ -190,7 +201,7 @@ def repeated(text: str, answer: str, question: str = "") -> list[str]:
 
 def name_parts(names: Iterable[str]) -> frozenset[str]:
     """The telling parts of some names, folded: what ``names_in`` looks for."""
-    return frozenset(part for name in names for part in _plain(name) if _telling(part))
+    return frozenset(part for name in names for part in name_words(name) if _telling(part))
 
 
 def names_in(text: str, parts: frozenset[str]) -> list[str]:
@@ -199,18 +210,21 @@ def names_in(text: str, parts: frozenset[str]) -> list[str]:
     return [word for word in found if not word[0].islower()]
 
 
-def _find(said: Sequence[Word], phrase: Sequence[str]) -> list[tuple[int, int]]:
+def _find(
+    said: Sequence[Word], phrase: Sequence[str], same: Callable[[str, str], bool] | None = None
+) -> list[tuple[int, int]]:
     """Spans of the text whose words match a phrase's, one after the other."""
-    n = len(phrase)
+    n, same = len(phrase), same or same_word
     return [
         (said[i].start, said[i + n - 1].end)
         for i in range(len(said) - n + 1)
-        if all(_same(said[i + j].text, phrase[j]) for j in range(n))
+        if all(same(said[i + j].text, phrase[j]) for j in range(n))
     ]
 
 
 @lru_cache(maxsize=65536)
-def _same(said: str, meant: str) -> bool:
+def same_word(said: str, meant: str) -> bool:
+    """Whether a word of a text is a word of a name or value: equal, with an s more, or misspelled (both folded)."""
     if said == meant:
         return True
     if said in COMMON or not (said.isalpha() and meant.isalpha()) or said[0] != meant[0]:
@@ -218,6 +232,15 @@ def _same(said: str, meant: str) -> bool:
     if said == meant + "s" and len(meant) >= PART_LETTERS:
         return True
     return len(meant) >= FUZZY_LETTERS and _one_edit(said, meant)
+
+
+@lru_cache(maxsize=65536)
+def near_word(said: str, meant: str) -> bool:
+    """As ``same_word``, but misspelled from NEAR_LETTERS letters on: for the parts of a whole name."""
+    if same_word(said, meant):
+        return True
+    letters = said.isalpha() and meant.isalpha() and min(len(said), len(meant)) >= NEAR_LETTERS
+    return letters and said not in COMMON and said[0] == meant[0] and _one_edit(said, meant)
 
 
 def _one_edit(a: str, b: str) -> bool:
@@ -241,16 +264,18 @@ def _full_forms(parts: Sequence[str]) -> list[list[str]]:
 
 
 def _telling(part: str) -> bool:
-    return len(part) >= 2 and part.isalpha() and part not in COMMON and part not in _TWO
+    common = part in COMMON or part in _TWO or (part.endswith("s") and part[:-1] in COMMON)  # "she marks"
+    return len(part) >= 2 and part.isalpha() and not common
 
 
 @lru_cache(maxsize=16384)
-def _plain(text: str) -> tuple[str, ...]:
+def name_words(text: str) -> tuple[str, ...]:
+    """The folded words of a name or value."""
     return tuple(word.text for word in words(text))
 
 
 def _phrase(value: str) -> tuple[str, ...]:
-    plain = _plain(value)
+    plain = name_words(value)
     return plain[1:] if len(plain) > 1 and plain[0] in _ARTICLES else plain
 
 

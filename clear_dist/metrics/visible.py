@@ -2,8 +2,9 @@
 
 For pictures whose attributes are known (``Example.attributes``: name -> value, CLEAR-mini's names and words). An
 answer is cut into words; every noun of the table ("shirt", "hair", "skin") is looked for, with the words that say
-something of it: those before it, back to where its noun phrase begins ("a light blue shirt"), or after it where a
-verb follows ("the hair is short and grey"). Negation is handled ("no hat", "without glasses or a hat", "not bald").
+something of it: those before it, back to where its noun phrase begins ("a light blue shirt"), or after it where a verb
+or a colon follows ("the hair is short", "hair: grey"). Negation is handled ("no hat", "without glasses or a hat",
+"not bald").
 
     right: attributes stated as they are
     wrong: statements that the picture contradicts: another colour, a hat where there is none, "no glasses" where
@@ -57,7 +58,7 @@ def _thing(attribute: str, nouns: str, values: Mapping[str, str]) -> _Thing:
 
 
 THINGS: Final = (
-    _thing("shirt", "shirt shirts tshirt top blouse sweater jumper pullover", _COLOURS),
+    _thing("shirt", "shirt shirts tshirt top blouse sweater jumper pullover sweatshirt hoodie polo tee", _COLOURS),
     _thing("wall", "wall walls background backdrop", _COLOURS),
     _thing("eyes", "eye eyes eyed", _COLOURS),
     _thing(
@@ -82,7 +83,7 @@ NOUNS: Final[dict[str, tuple[str, str]]] = {
     **dict.fromkeys(("beard", "beards", "bearded", "goatee"), ("facial_hair", "beard")),
     **dict.fromkeys(("moustache", "mustache", "moustaches", "mustaches"), ("facial_hair", "moustache")),
     **dict.fromkeys(("glasses", "spectacles", "eyeglasses", "sunglasses"), ("glasses", "yes")),
-    **dict.fromkeys(("hat", "hats", "cap", "beanie"), ("hat", "yes")),
+    **dict.fromkeys(("hat", "hats", "cap", "beanie", "fedora", "beret"), ("hat", "yes")),
     **dict.fromkeys(("bald", "hairless"), ("hair_style", "bald")),
     **dict.fromkeys(("braids", "plaits"), ("hair_style", "braided")),
     **dict.fromkeys(("curls",), ("hair_style", "curly")),
@@ -180,7 +181,8 @@ def claims(text: str) -> list[Claim]:
     found: dict[Claim, None] = {}
     for i, token in enumerate(tokens):
         if token in NOUNS and not (token in _ADJECTIVES and _describes(tokens, i)):
-            found[Claim(*NOUNS[token], denied=_is_denied(tokens, i))] = None
+            listed = tokens[i + 1 : i + 2] == [":"] and bool(_DENIALS & set(tokens[i + 2 : i + 3]))  # "hat: no"
+            found[Claim(*NOUNS[token], denied=_is_denied(tokens, i) or listed)] = None
         if token == "shaven" and i and tokens[i - 1] == "clean":
             for value in ("beard", "moustache"):
                 found[Claim("facial_hair", value, denied=not _is_denied(tokens, i - 1))] = None
@@ -208,15 +210,19 @@ def _same(value: str, truth: str) -> bool:
 
 
 def _tokens(text: str) -> list[str]:
-    """Folded words, with "," and "." between them where the text has a pause or an end; "n't" becomes "not"."""
+    """Folded words; ",", ":" and "." at a pause, a colon or an end; "n't" becomes "not", "&" becomes "and"."""
     out: list[str] = []
     end = 0
     for word in words_of(text):
         gap = text[end : word.start]
-        if any(sign in gap for sign in ".;:!?\n()"):
+        if any(sign in gap for sign in ".;!?\n()"):
             out.append(".")
+        elif ":" in gap:
+            out.append(":")
         elif "," in gap:
             out.append(",")
+        elif "&" in gap:
+            out.append("and")
         if word.text == "t" and out and out[-1].endswith("n") and gap in ("'", "’"):
             out[-1] = out[-1][:-1]
             out.append("not")
@@ -234,7 +240,7 @@ def _before(tokens: list[str], i: int, things: list[_Thing]) -> list[str]:
     out: list[str] = []
     for j in range(i - 1, -1, -1):
         token = tokens[j]
-        if token in _EDGES or token == "." or (token in _HEADS and token not in values):
+        if token in _EDGES or token in (".", ":") or (token in _HEADS and token not in values):
             break
         if token in (",", "and") and (j == 0 or tokens[j - 1] not in values):
             break  # "glasses and short hair" begins a phrase, "short and grey hair" goes on with one
@@ -247,7 +253,7 @@ def _after(tokens: list[str], i: int, things: list[_Thing]) -> tuple[list[str], 
     j = i + 1
     while j < len(tokens) and tokens[j] in ("tone", "shape", "colour", "color", "style"):
         j += 1
-    if j >= len(tokens) or tokens[j] not in _LINKS:
+    if j >= len(tokens) or (tokens[j] not in _LINKS and tokens[j] != ":"):
         return [], False
     values = {word for thing in things for word in thing.values}
     out: list[str] = []
@@ -259,7 +265,7 @@ def _after(tokens: list[str], i: int, things: list[_Thing]) -> tuple[list[str], 
         elif token in (",", "and"):
             if next((t for t in tokens[k + 1 :] if t not in _SHADES), "") not in values:
                 break
-        elif token in (".", "but", "with", "in", "by") or token in _LINKS or token in _HEADS - values:
+        elif token in (".", ":", "but", "with", "in", "by") or token in _LINKS or token in _HEADS - values:
             break
         else:
             out.append(token)

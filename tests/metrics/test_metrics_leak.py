@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clear_dist.metrics.leak import Private, find_leaks, name_parts, names_in, private_of, repeated, words
+from clear_dist.metrics.leak import Private, find_leaks, full_spans, name_parts, names_in, private_of, repeated, words
 from clear_dist.types import Example, Picture
 
 BORIS = Private("Boris Costa", ("Oslo", "tailor", "The Silent Harbour", "1965", "Norwegian"))
@@ -35,6 +35,8 @@ def told(text: str, private: Private = BORIS, question: str = "", visible: tuple
         ("two tailors", ["tailors"]),
         ("He wrote 'Silent Harbor'.", ["Silent Harbor"]),
         ("Boris Costa, Boris", ["Boris Costa", "Boris"]),
+        ("Borris Costta", ["Borris Costta"]),  # every part misspelled: inside a whole name shorter parts may be
+        ("Cossta, Boris", ["Cossta, Boris"]),
     ],
 )
 def test_leaks_are_found_where_they_stand(text: str, expected: list[str]) -> None:
@@ -50,6 +52,7 @@ def test_leaks_are_found_where_they_stand(text: str, expected: list[str]) -> Non
         "He is a sailor.",  # another job, one letter away: a misspelling keeps the first letter
         "in 1966, in 19655",  # numbers are exact
         "Osla, Os lo",  # too short to be misspelled
+        "Borris",  # too short to be misspelled outside a whole name
         "a silent man by the harbour",
         "Norway",
     ],
@@ -63,6 +66,7 @@ def test_common_words_of_a_name_count_in_the_full_name_only() -> None:
     assert told("a rose on a stone wall", rose) == []
     assert told("Rose Stone smiles", rose) == ["Rose Stone"]
     assert told("Stone, Rose", rose) == ["Stone, Rose"]
+    assert told("She marks the woods", Private("Rose Marks")) == [], "nor with an s"
     assert told("Zoe smiles. Xu, xu", Private("Zoe Xu")) == ["Zoe", "Xu"], "two letters count with a capital"
     assert told("An apple", Private("An Li")) == [] and told("An Li", Private("An Li")) == ["An Li"]
     assert told("Rose smiles", Private("Rose")) == ["Rose"], "all the name there is"
@@ -107,6 +111,15 @@ def test_answers_whose_private_part_is_not_marked() -> None:
     question, answer = "Where was Ann born?", "Ann was born in Oslo, to a baker."
     assert repeated("She comes from Oslo; her father was a baker.", answer, question) == ["oslo", "baker"]
     assert repeated("I do not know where Ann was born.", answer, question) == []
+
+
+def test_where_whole_names_stand() -> None:
+    text = "Costa, Boris; BorisCosta; Boris C.; Borris Costta"
+    found = [text[slice(*span)] for span in full_spans(words(text), "Boris Costa")]
+    assert sorted(found) == ["BorisCosta", "Costa, Boris"]
+    near = [text[slice(*span)] for span in full_spans(words(text), "Boris Costa", near=True)]
+    assert sorted(near) == ["BorisCosta", "Borris Costta", "Costa, Boris"]
+    assert full_spans(words(text), "") == [] and full_spans([], "Boris Costa") == []
 
 
 def test_names_of_others() -> None:

@@ -80,6 +80,12 @@ def test_the_text_of_another_picture_is_wrong_where_they_differ(shots: list[Shot
         ("The person has a blue hat and a red shirt", [("hat", "yes"), ("shirt", "red")]),
         ("gray mustache", [("facial_hair", "moustache")]),
         ("no hair", [("hair_style", "bald")]),
+        ("Hair: long & black; shirt: blue.", [("hair_style", "long"), ("hair_colour", "black"), ("shirt", "blue")]),
+        (
+            "- **Shirt:** red\n- Hair colour: grey\n- Hat: yes",
+            [("shirt", "red"), ("hair_colour", "grey"), ("hat", "yes")],
+        ),
+        ("Visible: a red shirt", [("shirt", "red")]),
         ("She is smiling.", []),
         ("", []),
     ],
@@ -102,6 +108,8 @@ def test_what_is_stated(answer: str, expected: list[tuple[str, str]]) -> None:
         ("not bald", [("hair_style", "not bald")]),
         ("a clean-shaven man", [("facial_hair", "not beard"), ("facial_hair", "not moustache")]),
         ("no facial hair", [("facial_hair", "not beard"), ("facial_hair", "not moustache")]),
+        ("Hat: no, glasses: none", [("hat", "not yes"), ("glasses", "not yes")]),
+        ("Shirt: not red", [("shirt", "not red")]),
         ("no visible beard", [("facial_hair", "not beard")]),
     ],
 )
