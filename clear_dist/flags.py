@@ -196,6 +196,9 @@ def _parser_type(config: type[Config], defaults: Config | None) -> type:
             common["help_behavior_hint"] = " ".join(filter(None, ["(repeatable)", hint]))
             leaf = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE", **common)]
             default = ()
+        elif _positional(field) and typing.get_origin(shape) is tuple:  # RUN [RUN ...]
+            leaf = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar=_metavar(field), **common)]
+            default = ()
         elif _positional(field):
             leaf = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar=_metavar(field), **common)]
         else:

@@ -129,7 +129,7 @@ def open_data(config: TrainFields | EvaluateConfig, world: World) -> Dataset:
     return data
 
 
-def is_finished(out: Path, config: TrainFields) -> bool:
+def is_finished(out: Path, config: TrainFields | EvaluateConfig) -> bool:
     """Whether ``out`` holds this very run, complete, so that nothing is left to do."""
     same = (read_run(out) or {}).get("digest") == config.digest()
     return same and is_complete(out) and config.resume == "auto"

@@ -14,6 +14,7 @@ from clear_dist.services.progress import say
 from clear_dist.services.rundir import write_run
 from clear_dist.types import UserError
 
+from .answers import Asking
 from .common import (
     Stopwatch,
     check_before_loading,
@@ -95,7 +96,7 @@ def run(config: UnlearnConfig) -> None:
     folders: dict[str, str | Path] = {"original": original, "unlearned": unlearned}
     if gold is not None:
         folders["gold"] = gold
-    compare(folders, data, world, out, limit=config.eval_limit, max_length=config.max_length, watch=seconds)
+    compare(folders, data, world, out, limit=config.eval_limit, asking=Asking(config.max_length), watch=seconds)
     if world.main:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)
     release_claim(out)
