@@ -79,7 +79,51 @@ COMMANDS: dict[str, Command] = {
             'clear-dist sweep --methods none --objectives "mine=nll(IDK) + 2*nll(RETAIN)" --out runs/mine',
         ),
     ),
-    "report": Command(config.ReportConfig, "write a run's page again from its records", ("clear-dist report runs/e",)),
+    "robustness": Command(
+        config.RobustnessConfig,
+        "attack a run's models: does what was forgotten come back?",
+        (
+            "clear-dist robustness runs/u --attacks quantise,prompts --limit 100",
+            "clear-dist robustness runs/u --attacks all --relearn-rows 4 --relearn-steps 1,5,20",
+        ),
+    ),
+    "report": Command(
+        config.ReportConfig,
+        "the page of a run, or of several side by side",
+        (
+            "clear-dist report runs/e",
+            "clear-dist report runs/npo runs/idk --out runs/report",
+            "clear-dist report runs/all --out runs/all/report",
+        ),
+    ),
+    "compare": Command(
+        config.CompareConfig,
+        "several runs side by side in the terminal",
+        ("clear-dist compare runs/npo runs/idk", "clear-dist compare runs/all --json"),
+    ),
+    "import-log": Command(
+        config.ImportLogConfig,
+        "records and a report from TOFU's or open-unlearning's evaluation logs",
+        ("clear-dist import-log eval_log_aggregated.json --gold gold/eval_log_aggregated.json --out runs/imported",),
+    ),
+    "export": Command(
+        config.ExportConfig,
+        "records or summaries of runs as one flat table",
+        (
+            "clear-dist export runs/e --out records.parquet",
+            "clear-dist export runs/a runs/b --what summary --out summary.csv",
+        ),
+    ),
+    "judge": Command(
+        config.JudgeConfig,
+        "let a language model of yours grade a run's answers",
+        ("clear-dist judge runs/e --url http://localhost:8000/v1 --judge-model NAME",),
+    ),
+    "chat": Command(
+        config.ChatConfig,
+        "ask original, unlearned and gold side by side",
+        ("clear-dist chat runs/quickstart --image face.png", 'clear-dist chat runs/u --question "Who is Ada Example?"'),
+    ),
     "methods": Command(config.MethodsConfig, "list the methods as equations", ("clear-dist methods",)),
 }
 

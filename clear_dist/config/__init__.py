@@ -14,19 +14,26 @@ from .jobs import (
     ModelBaseConfig,
     ModelNewConfig,
     QuickstartConfig,
-    ReportConfig,
 )
+from .reports import CompareConfig, ReportConfig
+from .robustness import RobustnessConfig
 from .sweep import SweepConfig
+from .tools import ChatConfig, ExportConfig, ImportLogConfig, JudgeConfig
 from .training import FinetuneConfig, TrainFields, UnlearnConfig
 
 __all__ = [
     "NOT_IDENTITY",
+    "ChatConfig",
+    "CompareConfig",
     "Config",
     "DataFields",
     "DataMiniConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FinetuneConfig",
     "ForgetSplit",
+    "ImportLogConfig",
+    "JudgeConfig",
     "MethodsConfig",
     "ModelBaseConfig",
     "ModelFields",
@@ -34,6 +41,7 @@ __all__ = [
     "Preset",
     "QuickstartConfig",
     "ReportConfig",
+    "RobustnessConfig",
     "SweepConfig",
     "TrainFields",
     "UnlearnConfig",

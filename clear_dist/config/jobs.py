@@ -19,10 +19,22 @@ class EvaluateConfig(DataFields, ModelFields):
     recipe: ClassVar[str] = "evaluate"
     original: Path | None = opt(None, "model", "model before unlearning, shown beside it", "DIR")
     gold: Path | None = opt(None, "evaluation", "model that never saw the people; needed for forget quality", "DIR")
-    name: str = opt("unlearned", "run", "what records and report call --model", "NAME")
+    name: Annotated[str, StringConstraints(pattern=r"^[^/\s][^/]*$")] = opt(
+        "unlearned", "run", "what records and report call --model; no slash", "NAME"
+    )
     eval_limit: int | None = opt(None, "evaluation", "examples of each set to evaluate (default: all)", "N", ge=1)
-    max_new_tokens: int = opt(48, "run", "longest generated answer", "N", ge=1)
-    batch: int = opt(64, "run", "requests scored at a time", "N", ge=1)
+    truth_ratio: Literal["geometric", "arithmetic"] = opt(
+        "geometric", "evaluation", "mean over wrong answers: of TOFU's code and logs, or as CLEAR prints it"
+    )
+    clip: str | None = opt(None, "evaluation", "CLIP model for CLIPScore: a directory or Hub name", "DIR|HUB")
+    max_new_tokens: int = opt(48, "evaluation", "longest generated answer", "N", ge=1)
+    pass_tokens: int | None = opt(
+        None, "layout", "tokens of one forward pass (default: 16384, on a GPU 32768)", "N", ge=1
+    )
+    ds: Path | None = opt(
+        None, "layout", "DeepSpeed JSON; with ZeRO stage 3 models are cut into shards over the ranks", "FILE"
+    )
+    resume: Literal["auto", "never"] = opt("auto", "run", "auto: what was asked before is not asked again")
     out: Path | None = opt(None, "run", "run directory (default: runs/evaluate-DIGEST)", "DIR")
 
 
@@ -68,13 +80,6 @@ class ModelBaseConfig(Config):
     recipe: ClassVar[str] = "model_base"
     seed: int = opt(0, "model", "seed; the shipped base has seed 0", "N", ge=0)
     out: Path = opt(..., "model", "directory to write", "DIR")
-
-
-class ReportConfig(Config):
-    """Write index.html and report.md of a run from its records; needs no model."""
-
-    recipe: ClassVar[str] = "report"
-    run: Annotated[Path, "positional"] = opt(..., "run", "run directory", "RUN")
 
 
 with warnings.catch_warnings():
