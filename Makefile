@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PART ?= all
 FAST := not slow and not gpu and not soak
 # One thread a test process: two of them share the machine, and equal thread counts give equal bits.
-test test-slow soak: export OMP_NUM_THREADS ?= 1
+test test-slow browser soak: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What a GPU machine without network usually lacks; `make wheels` puts it into .whl/ for `make gpu` to find.
@@ -16,7 +16,7 @@ PLATFORMS := $(foreach n,2_28 2_27 2_24 2_17,--platform manylinux_$(n)_x86_64) -
 pinned = $(foreach p,$(1),$(shell grep -i '^$(p)==' constraints.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format test-slow soak gpu wheels clean
+.PHONY: help setup quickstart test lint format test-slow browser soak gpu wheels clean
 
 help:  ## this list
 	@echo "make TARGET [PYTHON=python3]"
@@ -56,6 +56,10 @@ format: setup  ## let ruff rewrite the code
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m "slow and not gpu and not soak"
+
+browser: setup  ## the tests of the report's pages in a Chromium of the system (CLEAR_DIST_BROWSER names another)
+	@$(BIN)/pip install -qq $(call pinned,playwright greenlet)
+	$(BIN)/python -m pytest -q -m browser
 
 soak: setup  ## the tests that look for leaks over many minutes
 	$(BIN)/python -m pytest -q -m "soak and not gpu"

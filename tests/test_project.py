@@ -17,7 +17,20 @@ from clear_dist import __version__, cli
 from clear_dist.config import Config
 from clear_dist.flags import parse
 
-DOCS = ("architecture", "data", "decisions", "formats", "methods", "ops", "results", "tutorial")
+DOCS = (
+    "aftermath",
+    "architecture",
+    "data",
+    "decisions",
+    "formats",
+    "imports",
+    "methods",
+    "ops",
+    "report",
+    "results",
+    "robustness",
+    "tutorial",
+)
 PAGES = ("README.md", "CONTRIBUTING.md", "ds_configs/README.md", *(f"docs/{name}.md" for name in DOCS))
 ZERO = ("z0", "z1", "z2", "z3", "z3_offload", "z3_nvme")
 

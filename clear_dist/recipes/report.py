@@ -1,20 +1,27 @@
-"""Write a run's pages again from its records."""
+"""Write the pages of a run, or of several side by side, from their records."""
 
 from __future__ import annotations
 
 from clear_dist.config import ReportConfig
-from clear_dist.report.build import report
+from clear_dist.report.build import is_several, report, report_runs
+from clear_dist.report.runs import expand
 from clear_dist.services.progress import say
 from clear_dist.types import UserError
 
 
 def run(config: ReportConfig) -> None:
-    """Tables, figures and pages; no model is needed.
+    """``clear-dist report``: tables, figures and pages; no model is needed.
 
     Raises:
-        UserError: ``run`` is no run directory, or one without a summary.
+        UserError: a directory that is no finished run, a broken file, several runs without ``--out``.
     """
-    if not (config.run / "summary.json").is_file():
-        raise UserError(f"{config.run}: no summary.json here; name the directory of a finished run or evaluation")
-    report(config.run)
-    say(f"report: {config.run / 'index.html'}")
+    if is_several(config.runs):
+        if config.out is None and len(config.runs) > 1:
+            raise UserError(
+                "--out: expected a directory for the page of several runs, got nothing; e.g. --out runs/report"
+            )
+        page, _ = report_runs(config.runs, config.out or next(iter(config.runs)))
+    else:
+        (folder,) = expand(config.runs)
+        page, _ = report(folder, config.out or folder)
+    say(f"report: {page}")

@@ -1,24 +1,18 @@
-"""Figures of a report: training curves and bars, each drawn for a light and a dark page.
-
-Figures are made without pyplot, so nothing is shared between reports and no window system is looked for.
-"""
+"""Figures of one run: training curves, and bars of all models side by side."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from clear_dist.report.draw import SERIES, Image, Theme, draw, dress, plain
 from clear_dist.report.run import RunData
 from clear_dist.report.words import SETS
 
-SERIES = ("#2f6fdd", "#d9622b", "#2a9d78", "#a05bc4", "#c9a227", "#5b6b80", "#c2477f")
 BAR_METRICS = {
     "name_accuracy": "name",
     "fact_accuracy": "fact",
@@ -27,51 +21,6 @@ BAR_METRICS = {
     "probability": "prob.",
     "truth_ratio": "truth r.",
 }
-
-
-@dataclass(frozen=True)
-class Theme:
-    ink: str
-    soft: str
-    grid: str
-    models: tuple[str, ...]  # original, unlearned, gold, then others
-
-
-LIGHT = Theme("#18212c", "#5a6675", "#e3e7ec", ("#7b8798", "#1f5fd0", "#c18a12", "#7a4fb0", "#3c8c6e"))
-DARK = Theme("#e6ebf2", "#97a3b3", "#2b3542", ("#8f9cae", "#6ea0ff", "#e0b04a", "#b592e0", "#6cc3a2"))
-
-
-@dataclass(frozen=True)
-class Image:
-    """A figure for both themes, as data URIs, with its description."""
-
-    light: str
-    dark: str
-    alt: str
-    title: str
-
-
-def plain(text: str) -> str:
-    """Text for matplotlib, which reads $...$ as mathematics."""
-    return text.replace("$", r"\$")
-
-
-def dress(axes: Axes, theme: Theme) -> None:
-    """The look of all our figures: no box, a light grid, soft ticks."""
-    axes.set_facecolor("none")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(theme.grid)
-    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.soft, labelsize=8.5, length=0)
-
-
-def _uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    # No date and no version inside the file: the same run gives the same bytes.
-    figure.savefig(buffer, format="png", dpi=160, transparent=True, metadata={"Software": None})
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _series(rows: Sequence[Mapping[str, Any]], key: str, inner: str | None = None) -> tuple[list[float], list[float]]:
@@ -100,7 +49,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
     axes: Sequence[Axes] = figure.subplots(1, 3, width_ratios=(1.7, 1, 1))
     _line(axes[0], _series(rows, "loss"), theme.ink, "loss", 1.8)
     for i, name in enumerate(names):
-        _line(axes[0], _series(rows, "parts", name), SERIES[i % len(SERIES)], plain(name), 1.2)
+        _line(axes[0], _series(rows, "parts", name), SERIES[i % len(SERIES)], plain(name, 60), 1.2)
     _line(axes[1], _series(rows, "lr"), theme.models[1], None, 1.5)
     _line(axes[2], _series(rows, "grad_norm"), theme.models[1], None, 1.5)
     for ax, title in zip(axes, ("loss and its parts", "learning rate", "gradient norm"), strict=True):
@@ -122,14 +71,15 @@ def _curves(rows: Sequence[Mapping[str, Any]], theme: Theme) -> Figure:
 def curves(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Image]:
     """Training curves per stage: loss with its named parts, learning rate, gradient norm."""
     images = []
-    for stage, rows in steps.items():
+    for stage, rows in ((stage, rows) for stage, rows in steps.items() if rows):
         title = f"Training of the {stage} model" if stage else "Training"
         first, last = rows[0], rows[-1]
         alt = (
             f"{title}: loss from {first['loss']:.3g} at step {first['step']} to {last['loss']:.3g} at step "
             f"{last['step']}, with its parts, the learning rate and the gradient norm."
         )
-        images.append(Image(_uri(_curves(rows, LIGHT)), _uri(_curves(rows, DARK)), alt, title))
+        name = f"training_{stage}" if stage else "training"
+        images.append(draw(name, lambda theme, rows=rows: _curves(rows, theme), alt=alt, title=title))
     return images
 
 
@@ -149,7 +99,7 @@ def _bars(run: RunData, sets: Iterable[str], theme: Theme) -> Figure:
                 if value is None:
                     continue
                 at = x + (i - (len(models) - 1) / 2) * width
-                ax.bar(at, value.value, width * 0.86, color=theme.models[i], label=plain(model) if x == 0 else None)
+                ax.bar(at, value.value, width * 0.86, color=theme.models[i], label=plain(model, 30) if x == 0 else None)
                 ax.plot([at, at], [value.low, value.high], color=theme.ink, linewidth=1, alpha=0.75)
         dress(ax, theme)
         ax.set_title(SETS.get(set_name, set_name), loc="left", fontsize=9.5, color=theme.ink)
@@ -178,4 +128,4 @@ def bars(run: RunData) -> Image | None:
     alt = (
         f"Bars of {', '.join(run.models)} on {', '.join(SETS[s].lower() for s in sets)}; every figure is in the table."
     )
-    return Image(_uri(_bars(run, sets, LIGHT)), _uri(_bars(run, sets, DARK)), alt, "All models side by side")
+    return draw("models", lambda theme: _bars(run, sets, theme), alt=alt, title="All models side by side")

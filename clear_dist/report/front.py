@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from clear_dist.report.figures import LIGHT, SERIES, dress, plain
+from clear_dist.report.draw import LIGHT, MISSING_GLYPH, SERIES, Theme, dress, plain
 from clear_dist.types import UserError
 
 ANCHORS = {"original": "s", "gold": "*"}  # models that are no method: drawn in ink, never on the front
@@ -43,7 +44,7 @@ _PLACES = tuple(product((10, 22, 36), ((1, 0.2), (1, -0.8), (-1, 0.2), (-1, -0.8
 def _label(axes: Axes, renderer: RendererBase, name: str, at: Point, taken: list[Bbox], color: str) -> None:
     """Writes a name beside its point where it covers no other point or label; to the right if nowhere is free."""
     text = axes.annotate(
-        plain(name), at, xytext=(0, 0), textcoords="offset points", va="center", fontsize=9, color=color
+        plain(name, LONGEST), at, xytext=(0, 0), textcoords="offset points", va="center", fontsize=9, color=color
     )
     frame = axes.get_window_extent(renderer)
     for shift, (dx, dy) in (*_PLACES, _PLACES[0]):
@@ -68,22 +69,35 @@ def front(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
 
     Raises UserError if a row lacks a field or a value lies outside [0, 1], or if there is no row.
     """
-    runs, families = _read(rows, path)
+    if path.suffix not in _METADATA:
+        raise UserError(f"front: {path} must end in {', '.join(_METADATA)}")
+    figure, best = front_figure(rows, LIGHT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "clear_dist"}):  # SVG ids are random otherwise
+        figure.savefig(path, dpi=180, metadata=_METADATA[path.suffix])
+    return best
+
+
+def front_figure(rows: Sequence[Mapping[str, Any]], theme: Theme) -> tuple[Figure, list[str]]:
+    """(the figure, the methods on the front). Raises UserError as :func:`front`."""
+    runs, families = _read(rows)
     middle = {m: (median(x for x, _ in p), median(y for _, y in p)) for m, p in runs.items()}
     best = pareto({m: at for m, at in middle.items() if m not in ANCHORS})
-    looks = _looks(families)
+    looks = _looks(families, theme)
 
     keyed = len(middle) > NAMED or len(set(families.values())) < len(families)
     columns = -(-len(middle) // KEY_ROWS) if keyed else 0
-    figure = Figure(figsize=(7.2 + KEY_WIDTH * columns, 5.0 if not keyed else 6.2), layout="constrained")
+    figure = Figure(figsize=(7.2 + KEY_WIDTH * columns, 5.0 if not keyed else 5.6), layout="constrained")
     parts: Any = figure.subplots(1, 1 + columns, width_ratios=[7.2, *[KEY_WIDTH] * columns], squeeze=False)
     axes = parts[0, 0]
-    _plot(axes, runs, middle, best, looks)
+    _plot(axes, runs, middle, best, looks, theme)
     for column in range(columns):
         order = sorted(middle, key=lambda m: (m not in ANCHORS, -middle[m][1], middle[m][0]))
-        _key(parts[0, 1 + column], order[column * KEY_ROWS : (column + 1) * KEY_ROWS], middle, best, looks)
+        _key(parts[0, 1 + column], order[column * KEY_ROWS : (column + 1) * KEY_ROWS], middle, best, looks, theme)
     canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # settles the layout, so that labels can be measured
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=MISSING_GLYPH)
+        figure.draw_without_rendering()  # settles the layout, so that labels can be measured
     dots = [(at, 6) for at in middle.values()] + [(at, 3) for points in runs.values() for at in points]
     taken = []
     for at, radius in dots:
@@ -92,10 +106,7 @@ def front(rows: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
     for method, at in middle.items():
         if not keyed or method in best or method in ANCHORS:
             _label(axes, canvas.get_renderer(), method, at, taken, looks[method][0])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "clear_dist"}):  # SVG ids are random otherwise
-        figure.savefig(path, dpi=180, metadata=_METADATA[path.suffix])
-    return best
+    return figure, best
 
 
 NAMED = 12  # methods that are named beside their points; with more of them a key takes over
@@ -103,12 +114,10 @@ KEY_ROWS, KEY_WIDTH = 34, 3.1  # entries of a column of the key; inches
 SHAPES = "o^DvPX"
 
 
-def _read(rows: Sequence[Mapping[str, Any]], path: Path) -> tuple[dict[str, list[Point]], dict[str, str]]:
+def _read(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[Point]], dict[str, str]]:
     """(method -> its runs, method -> family), checked."""
     if not rows:
         raise UserError("front: there is no run to draw; expected at least one row")
-    if path.suffix not in _METADATA:
-        raise UserError(f"front: {path} must end in {', '.join(_METADATA)}")
     runs: dict[str, list[Point]] = {}
     families: dict[str, str] = {}
     for i, row in enumerate(rows):
@@ -123,14 +132,14 @@ def _read(rows: Sequence[Mapping[str, Any]], path: Path) -> tuple[dict[str, list
     return runs, families
 
 
-def _looks(families: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def _looks(families: Mapping[str, str], theme: Theme) -> dict[str, tuple[str, str]]:
     """method -> (colour, marker): one colour within a family; no two alike among 42 methods without grids."""
     colors = {family: i for i, family in enumerate(dict.fromkeys(f for m, f in families.items() if m not in ANCHORS))}
     members: dict[str, int] = {}
     looks = {}
     for method, family in families.items():
         if method in ANCHORS:
-            looks[method] = (LIGHT.ink, ANCHORS[method])
+            looks[method] = (theme.ink, ANCHORS[method])
             continue
         turn, color = divmod(colors[family], len(SERIES))
         member = members[family] = members.get(family, -1) + 1
@@ -144,21 +153,24 @@ def _plot(
     middle: Mapping[str, Point],
     best: Sequence[str],
     looks: Mapping[str, tuple[str, str]],
+    theme: Theme,
 ) -> None:
-    dress(axes, LIGHT)
-    axes.grid(axis="x", color=LIGHT.grid, linewidth=0.8)
+    dress(axes, theme)
+    axes.grid(axis="x", color=theme.grid, linewidth=0.8)
     axes.set_xlim(-0.05, 1.05)
     axes.set_ylim(-0.05, 1.08)
-    axes.set_xlabel("still known of the people to forget  (lower is better)", color=LIGHT.soft, fontsize=9.5)
-    axes.set_ylabel("still known of everybody else  (higher is better)", color=LIGHT.soft, fontsize=9.5)
+    axes.set_xlabel("still known of the people to forget  (lower is better)", color=theme.soft, fontsize=9.5)
+    axes.set_ylabel("still known of everybody else  (higher is better)", color=theme.soft, fontsize=9.5)
     line = [middle[m] for m in best]
-    axes.plot([x for x, _ in line], [y for _, y in line], color=LIGHT.soft, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot([x for x, _ in line], [y for _, y in line], color=theme.soft, linewidth=1, linestyle=(0, (4, 3)))
     for method, points in runs.items():
         color, shape = looks[method]
         if len(points) > 1:
             axes.scatter(*zip(*points, strict=True), s=14, color=color, alpha=0.45, linewidths=0)
         size = 150 if method == "gold" else 64
-        axes.scatter(*middle[method], s=size, color=color, marker=shape, zorder=3, linewidths=0.6, edgecolors="white")
+        axes.scatter(
+            *middle[method], s=size, color=color, marker=shape, zorder=3, linewidths=0.6, edgecolors=theme.card
+        )
 
 
 def _key(
@@ -167,21 +179,21 @@ def _key(
     middle: Mapping[str, Point],
     best: Sequence[str],
     looks: Mapping[str, tuple[str, str]],
+    theme: Theme,
 ) -> None:
     """A line a method: its marker, its name (bold on the front), its medians."""
     axes.set_xlim(0, 1)
     axes.set_ylim(KEY_ROWS, -1)
     axes.axis("off")
     for x, text in ((0.83, "forget"), (1.0, "retain")):
-        axes.text(x, -0.6, text, ha="right", va="center", fontsize=7.5, color=LIGHT.soft)
+        axes.text(x, -0.6, text, ha="right", va="center", fontsize=7.5, color=theme.soft)
     for i, method in enumerate(methods):
         color, shape = looks[method]
         axes.scatter(0.03, i + 0.4, s=60 if method == "gold" else 30, color=color, marker=shape, linewidths=0)
         weight = "bold" if method in best else "normal"
-        name = method if len(method) <= LONGEST else f"{method[: LONGEST - 1]}…"
-        axes.text(0.08, i + 0.4, plain(name), va="center", fontsize=7.8, color=LIGHT.ink, fontweight=weight)
+        axes.text(0.08, i + 0.4, plain(method, LONGEST), va="center", fontsize=7.8, color=theme.ink, fontweight=weight)
         for x, value in zip((0.83, 1.0), middle[method], strict=True):
-            axes.text(x, i + 0.4, f"{value:.2f}", ha="right", va="center", fontsize=7.8, color=LIGHT.soft)
+            axes.text(x, i + 0.4, f"{value:.2f}", ha="right", va="center", fontsize=7.8, color=theme.soft)
 
 
 LONGEST = 30  # characters of a name in the key

@@ -1,17 +1,22 @@
-"""Reads what a run directory holds. Only summary.json must be there; whatever else is absent is listed as a gap."""
+"""Reads what a run directory holds. Only summary.json must be there; whatever else is absent is listed as a gap.
+
+A directory of ``quickstart`` holds the page's summary, and the rest in ``unlearned/``.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clear_dist.metrics.interval import Estimate
-from clear_dist.metrics.record import Record, is_control, read_jsonl, read_records
+from clear_dist.metrics.record import Record, is_control, read_jsonl, variant
+from clear_dist.report.scan import Scan, scan
 from clear_dist.types import UserError
 
 STAGES = ("original", "gold", "unlearned")
@@ -25,6 +30,8 @@ class RunData:
     """A run as its files tell it.
 
     steps: stage ("" for the run itself) -> lines of its metrics.jsonl that report a loss, one per step.
+    records: of the models (and sets) that were asked for; scanned: what else is known of the file, None without one.
+    pictures: the folder of the pictures.
     candidate: the model under judgement, normally "unlearned"; None if only original and gold were evaluated.
     gaps: what is absent, in words for the reader.
     """
@@ -33,16 +40,26 @@ class RunData:
     name: str
     summary: Mapping[str, Any]
     facts: Mapping[str, Any]
-    records: tuple[Record, ...]
+    scanned: Scan | None
+    pictures: Path
     steps: Mapping[str, list[dict[str, Any]]]
     candidate: str | None
     gaps: tuple[str, ...] = field(default=())
 
     @property
+    def records(self) -> tuple[Record, ...]:
+        return () if self.scanned is None else self.scanned.records
+
+    @property
     def models(self) -> list[str]:
         """Models of the summary in reading order: original, the candidate, gold, then any others."""
-        first = [m for m in ("original", self.candidate, "gold") if m is not None and m in self.summary["models"]]
-        return first + [m for m in self.summary["models"] if m not in first and not is_control(m)]
+        names = models_of(self.summary)
+        first = [m for m in ("original", self.candidate, "gold") if m is not None and m in names]
+        return first + [m for m in names if m not in first]
+
+    def block(self, model: str | None) -> Mapping[str, Any] | None:
+        """A model's part of the summary."""
+        return None if model is None else self.summary["models"].get(model)
 
     def estimate(self, model: str | None, set_name: str, group: str, metric: str) -> Estimate | None:
         return estimate(self.summary, model, set_name, group, metric)
@@ -50,11 +67,11 @@ class RunData:
     def picture(self, digest: str | None) -> str | None:
         """A picture of the run as a data URI; None where it is absent, no picture, or too large.
 
-        Only ``pictures/DIGEST.png`` of this run is ever opened: a digest holding a path is refused.
+        Only ``DIGEST.png`` of this run's pictures is ever opened: a digest holding a path is refused.
         """
         if digest is None or not _DIGEST.match(digest):
             return None
-        path = self.folder / "pictures" / f"{digest}.png"
+        path = self.pictures / f"{digest}.png"
         try:
             data = path.read_bytes() if path.stat().st_size <= LARGEST_PICTURE else b""
         except OSError:
@@ -69,10 +86,24 @@ def estimate(summary: Mapping[str, Any], model: str | None, set_name: str, group
     return Estimate.of((groups.get(group) or {}).get(metric))
 
 
+def models_of(summary: Mapping[str, Any]) -> list[str]:
+    """A summary's models in its order: no controls, and no models under attack."""
+    return [m for m in summary["models"] if not is_control(m) and variant(m) is None]
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is not a number JSON knows; evaluate again")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises UserError naming the file."""
+    """A JSON object. Raises UserError naming the file, on NaN and infinity too."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -105,22 +136,34 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def read_run(folder: Path) -> RunData:
-    """Raises UserError if there is no summary, or if a file that is there cannot be read."""
+def _first(folder: Path, name: str) -> Path:
+    """``name`` in a run's directory, or in the part of it that quickstart calls unlearned."""
+    inside = folder / "unlearned" / name
+    return inside if inside.exists() and not (folder / name).exists() else folder / name
+
+
+def read_run(folder: Path, wanted: Callable[[str, str], bool] = lambda model, set_name: True) -> RunData:
+    """A run's files. wanted: (model, set) -> whether its records are read.
+
+    Raises UserError if there is no summary, or if a file that is there cannot be read.
+    """
     summary = read_summary(folder / "summary.json")
     gaps: list[str] = []
 
     facts: dict[str, Any] = {}
-    for path in (folder / "run.json", folder / "unlearned" / "run.json"):
-        if path.is_file():
-            facts = read_json(path)
-            break
+    if (path := _first(folder, "run.json")).is_file():
+        facts = read_json(path)
     else:
         gaps.append("run.json is absent: settings, versions and seeds are not shown.")
 
-    records: tuple[Record, ...] = ()
-    if (folder / "records.jsonl").is_file():
-        records = tuple(read_records(folder / "records.jsonl"))
+    scanned = None
+    if (path := _first(folder, "records.jsonl")).is_file():
+        scanned = scan(path, wanted)
+        if scanned.cut is not None:
+            gaps.append(
+                f"The last line of records.jsonl (line {scanned.cut}) is half-written, as an interrupted run leaves "
+                "it: it is left out, and the averages may be of other records. Evaluate again."
+            )
     else:
         gaps.append("records.jsonl is absent: no sample answers are shown.")
 
@@ -131,10 +174,11 @@ def read_run(folder: Path) -> RunData:
             steps[stage] = rows
     if not steps:
         gaps.append("metrics.jsonl is absent: no training curves are shown.")
-    if any(r.picture for r in records) and not (folder / "pictures").is_dir():
+    pictures = _first(folder, "pictures")
+    if scanned is not None and any(r.picture for r in scanned.records) and not pictures.is_dir():
         gaps.append("The folder pictures/ is absent: answers are shown without their pictures.")
 
-    names = [m for m in summary["models"] if not is_control(m)]
+    names = models_of(summary)
     others = [m for m in names if m not in ("original", "gold")]
     candidate = "unlearned" if "unlearned" in others else (others or [None])[0]
     for model, consequence in (("original", "what was lost"), ("gold", "whether it was forgotten")):
@@ -142,4 +186,5 @@ def read_run(folder: Path) -> RunData:
             gaps.append(f"The {model} model was not evaluated: {consequence} cannot be judged.")
     if candidate is None:
         gaps.append("No unlearned model was evaluated.")
-    return RunData(folder, folder.resolve().name, summary, facts, records, steps, candidate, tuple(gaps))
+    name = folder.resolve().name
+    return RunData(folder, name, summary, facts, scanned, pictures, steps, candidate, tuple(gaps))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from clear_dist.report.figures import LIGHT, SERIES, dress, plain
+from clear_dist.report.draw import LIGHT, SERIES, dress, plain
 
 Curve = Sequence[Mapping[str, float]]
 SETS = {"exact/forget": ("people to forget", SERIES[1]), "exact/retain": ("everybody else", SERIES[0])}

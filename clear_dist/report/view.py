@@ -7,37 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from clear_dist.metrics.interval import Estimate
-from clear_dist.report.figures import Image, bars, curves
+from clear_dist.report.blocks import Block, evidence, limits, truth_ratio_block
+from clear_dist.report.cells import Cell, Row, Table, measured, notes_of, text
+from clear_dist.report.draw import Image
+from clear_dist.report.figures import bars, curves
 from clear_dist.report.run import RunData
 from clear_dist.report.samples import Group, sample_groups
+from clear_dist.report.subject import subjects_of
 from clear_dist.report.verdict import Verdict, cautions, judge
-from clear_dist.report.words import GROUPS, METRICS, SETS, quality_caution, quality_line
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table of all numbers; values follow the view's models, absent is None."""
-
-    metric: str
-    group: str
-    values: tuple[Estimate | None, ...]
-
-    @property
-    def n(self) -> str:
-        """Examples behind the figures: one number, or all of them where models differ."""
-        counts = sorted({v.n for v in self.values if v is not None})
-        return ", ".join(map(str, counts))
-
-
-def footnotes(rows: Iterable[Row]) -> list[str]:
-    """The different notes of a table's figures, for its foot."""
-    return list(dict.fromkeys(v.note for row in rows for v in row.values if v is not None and v.note))
-
-
-@dataclass(frozen=True)
-class Section:
-    title: str
-    rows: tuple[Row, ...]
+from clear_dist.report.words import GROUPS, METRICS, SETS, quality_caution, quality_line, quality_power
 
 
 @dataclass(frozen=True)
@@ -50,7 +28,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class View:
-    """Everything a report shows. overall: model utility and the Real metric; quality: model -> its line."""
+    """Everything the report of one run shows. blocks: evidence, numbers and training, in the order they are shown."""
 
     name: str
     models: tuple[str, ...]
@@ -58,41 +36,52 @@ class View:
     verdict: Verdict
     cautions: tuple[str, ...]
     gaps: tuple[str, ...]
+    limits: tuple[str, ...]
     people: tuple[int, int]
-    sections: tuple[Section, ...]
-    overall: tuple[Row, ...]
-    quality: tuple[tuple[str, str], ...]
-    quality_caution: str | None
-    bars: Image | None
-    curves: tuple[Image, ...]
+    blocks: tuple[Block, ...]
     samples: tuple[Group, ...]
     command: str | None
     facts: tuple[Facts, ...]
 
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return tuple(table for block in self.blocks for table in block.tables)
 
-def _sections(run: RunData) -> tuple[Section, ...]:
-    out = []
-    for set_name, title in SETS.items():
-        rows = []
-        for metric, words in METRICS.items():
-            by_group = {g: tuple(run.estimate(m, set_name, g, metric) for m in run.models) for g in GROUPS}
-            both = all(any(v is not None for v in by_group[g]) for g in ("text", "visual"))
-            for group, values in by_group.items():
-                repeated = group == "all" and not both  # "all" says nothing new where there is one modality only
-                if any(v is not None for v in values) and not repeated:
-                    rows.append(Row(words, GROUPS[group], values))
-        if rows:
-            out.append(Section(title, tuple(rows)))
-    return tuple(out)
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(image for block in self.blocks for image in block.images)
 
 
-def _overall(run: RunData) -> tuple[Row, ...]:
-    rows = []
+def _counts(values: Iterable[Estimate | None]) -> str:
+    """Examples behind figures: one number, or all of them where models differ."""
+    return ", ".join(map(str, sorted({v.n for v in values if v is not None})))
+
+
+def _set_table(run: RunData, set_name: str, title: str) -> Table | None:
+    rows, every = [], []
+    for metric, words in METRICS.items():
+        by_group = {g: [run.estimate(m, set_name, g, metric) for m in run.models] for g in GROUPS}
+        both = all(any(v is not None for v in by_group[g]) for g in ("text", "visual"))
+        for group, values in by_group.items():
+            repeated = group == "all" and not both  # "all" says nothing new where there is one modality only
+            if any(v is not None for v in values) and not repeated:
+                every += values
+                cells = (text(words), text(GROUPS[group]), *map(measured, values), Cell(_counts(values), kind="number"))
+                rows.append(Row(cells, rule=bool(rows) and rows[-1].cells[0].text != words))
+    head = ("Metric", "On", *run.models, "n")
+    return Table(f"set-{set_name}", title, head, tuple(rows), heads=2, notes=notes_of(every)) if rows else None
+
+
+def _overall(run: RunData) -> Table | None:
+    rows, every = [], []
     for key, words in (("model_utility", "Model utility"), ("real_metric", "Real metric")):
-        values = tuple(Estimate.of(run.summary["models"][m].get(key)) for m in run.models)
+        values = [Estimate.of(run.summary["models"][m].get(key)) for m in run.models]
         if any(v is not None for v in values):
-            rows.append(Row(words, GROUPS["all"], values))
-    return tuple(rows)
+            every += values
+            cells = (text(words), text(GROUPS["all"]), *map(measured, values), Cell(_counts(values), kind="number"))
+            rows.append(Row(cells))
+    head = ("Metric", "On", *run.models, "n")
+    return Table("overall", "Over all sets", head, tuple(rows), heads=2, notes=notes_of(every)) if rows else None
 
 
 def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
@@ -111,7 +100,7 @@ def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
 _TITLES = {"config": "Settings", "seconds": "Seconds", "versions": "Versions", "seeds": "Seeds", "digests": "Digests"}
 
 
-def _facts(run: RunData) -> tuple[Facts, ...]:
+def facts_of(run: RunData) -> tuple[Facts, ...]:
     plain = [
         p
         for k, v in run.facts.items()
@@ -134,12 +123,36 @@ def _people(run: RunData) -> tuple[int, int]:
     return len(forget), len(retain)
 
 
+def _quality_notes(run: RunData) -> list[str]:
+    qualities = {m: run.summary["models"][m].get("forget_quality") for m in run.models if m != "gold"}
+    lines = [f"{m}: {line}" for m, q in qualities.items() if (line := quality_line(q)) is not None]
+    judged = qualities.get(run.candidate or "") or next((q for q in qualities.values() if q), None)
+    if caution := quality_caution(judged):
+        lines.append(caution)
+    if power := quality_power(judged):
+        lines.append(power)
+    return lines
+
+
 def view(run: RunData) -> View:
     verdict = judge(run.summary, run.candidate)
-    qualities = {m: run.summary["models"][m].get("forget_quality") for m in run.models if m != "gold"}
-    lines = {m: line for m, q in qualities.items() if (line := quality_line(q)) is not None}
-    judged = qualities.get(run.candidate or "") or next(iter(q for q in qualities.values() if q), None)
     command = run.facts.get("command")
+    subjects = subjects_of(run)
+    found = evidence(subjects, several=False)
+    sets = (_set_table(run, name, title) for name, title in SETS.items())
+    drawn = bars(run)
+    numbers = Block(
+        "numbers",
+        "All numbers",
+        "Averages over examples with 95% intervals below them; n is the number of examples. What was not measured is "
+        "said to be so, and is never zero.",
+        () if drawn is None else (drawn,),
+        tuple(table for table in (*sets, _overall(run)) if table is not None),
+    )
+    training = Block(
+        "training", "Training", "Loss, its parts, learning rate and gradient norm.", tuple(curves(run.steps))
+    )
+    blocks = (*found, numbers, truth_ratio_block(subjects, _quality_notes(run)), training)
     return View(
         name=run.name,
         models=tuple(run.models),
@@ -147,14 +160,10 @@ def view(run: RunData) -> View:
         verdict=verdict,
         cautions=tuple(cautions(run.summary, verdict)) if run.candidate else (),
         gaps=run.gaps,
+        limits=tuple(limits(subjects, found)),
         people=_people(run),
-        sections=_sections(run),
-        overall=_overall(run),
-        quality=tuple(lines.items()),
-        quality_caution=quality_caution(judged),
-        bars=bars(run),
-        curves=tuple(curves(run.steps)),
+        blocks=tuple(block for block in blocks if block),
         samples=tuple(sample_groups(run)),
         command=command if isinstance(command, str) else None,
-        facts=_facts(run),
+        facts=facts_of(run),
     )

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+from synthetic_extras import enriched, labelled
 
 from clear_dist.evaluation.control import control_name, shuffle_pictures
 from clear_dist.evaluation.predict import evaluate
 from clear_dist.evaluation.records import write_records
 from clear_dist.evaluation.summary import summarise, write_summary
-from clear_dist.types import Example, Picture, Request, SetName
+from clear_dist.types import Example, Picture, Prediction, Request, Scored, SetName
 
 FIRST = ("Mira", "Tomas", "Adaeze", "Henrik", "Yuki", "Salma", "Pavel", "Ines", "Noor", "Luca", "Freya", "Omar")
 LAST = (
@@ -119,6 +120,9 @@ class People:
             rows.append(Example(**{**vars(base), "paraphrase": caption, "perturbed": perturbed}))
             rows.append(Example(**{**vars(base), "id": f"{person}/{shot}/name", "kind": "name", "fact": name,
                                    "question": "Who is this person?", "answer": f"This is {name}."}))  # fmt: skip
+            if set_name == "forget" and shot == 0:
+                rows.append(Example(**{**vars(base), "id": f"{person}/{shot}/information", "kind": "describe",
+                                       "question": "Tell me the information of this person."}))  # fmt: skip
             if shot == 5:
                 rows.append(Example(**{**vars(base), "id": f"{person}/{shot}/hair", "kind": "attribute",
                                        "question": "What colour is the hair?", "answer": seen_on_it["hair"],
@@ -159,22 +163,21 @@ class Imagined:
                 return answer.format(n=self.people.names[person], x=fact)
         raise AssertionError(request.question)
 
-    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> list[str]:
-        return [self._text(r) for r in requests]
-
-    def score(self, requests: Sequence[Request]) -> list[list[list[float]]]:
+    def _score(self, r: Request) -> list[Scored]:
+        person = self._person(r)
+        sure = 1.0 if person < 0 else self.known.get(person, 0.0)
+        rng = random.Random(f"{self.tag}/{r.question}/{r.answers[:1]}")
         out = []
-        for r in requests:
-            person = self._person(r)
-            sure = 1.0 if person < 0 else self.known.get(person, 0.0)
-            rng = random.Random(f"{self.tag}/{r.question}/{r.answers[:1]}")
-            row = []
-            for i, answer in enumerate(r.answers):
-                right = i == 0 or (i == 1 and len(r.answers) > 2)
-                mean = -0.1 - 1.6 * (1 - sure) if right else -1.7 - 1.2 * sure
-                row.append([mean - 0.25 * rng.random()] * (len(answer.split()) + 1))
-            out.append(row)
+        for i, answer in enumerate(r.answers):
+            right = i == 0 or (i == 1 and len(r.answers) > 2)
+            mean = -0.1 - 1.6 * (1 - sure) if right else -1.7 - 1.2 * sure
+            tokens = len(answer.split()) + 1
+            logp = [mean - 0.25 * rng.random()] * tokens
+            out.append(Scored(logp, [mean > -0.8] * tokens, [-1.0] * tokens, [0.8] * tokens))
         return out
+
+    def predict(self, requests: Sequence[Request], max_new_tokens: int) -> list[Prediction]:
+        return [Prediction(self._score(r), self._text(r)) for r in requests]
 
 
 def world(people: People) -> dict[SetName, list[Example]]:
@@ -199,7 +202,7 @@ def world(people: People) -> dict[SetName, list[Example]]:
     }
 
 
-def _steps(path: Path, count: int, parts: dict[str, tuple[float, float]], lr: float) -> None:
+def write_steps(path: Path, count: int, parts: dict[str, tuple[float, float]], lr: float) -> None:
     rng = random.Random(count)
     lines = []
     for step in range(1, count + 1):
@@ -214,8 +217,13 @@ def _steps(path: Path, count: int, parts: dict[str, tuple[float, float]], lr: fl
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def make_run(folder: Path, *, forget: float = 0.1, retain: float = 0.95, names: Sequence[str] = NAMES) -> Path:
-    """Writes a complete run directory; ``forget`` and ``retain`` are what the unlearned model still knows."""
+def make_run(
+    folder: Path, *, forget: float = 0.1, retain: float = 0.95, names: Sequence[str] = NAMES, enrich: bool = True
+) -> Path:
+    """Writes a complete run directory; ``forget`` and ``retain`` are what the unlearned model still knows.
+
+    enrich: with attacks, a judge and labels, as the commands that measure them would have added.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     people = People(names)
     examples = world(people)
@@ -227,13 +235,17 @@ def make_run(folder: Path, *, forget: float = 0.1, retain: float = 0.95, names: 
     }
     records = [r for name, model in models.items() for r in evaluate(model, examples, model=name)]
     records += evaluate(models["original"], shuffle_pictures(examples), model=control_name("original"))
+    records = labelled(records)
     write_records(folder / "records.jsonl", records)
-    write_summary(folder / "summary.json", summarise(records, seconds={"unlearn": 41.3, "evaluate": 12.8}, draws=200))
+    summary = summarise(records, seconds={"unlearn": 41.3, "evaluate": 12.8}, draws=200)
+    write_summary(folder / "summary.json", enriched(summary, records) if enrich else summary)
     (folder / "pictures").mkdir(exist_ok=True)
     for digest, (_, data, _) in people.shots.items():
         (folder / "pictures" / f"{digest}.png").write_bytes(data)
-    _steps(folder / "unlearned" / "metrics.jsonl", 120, {"npo(FORGET)": (1.4, 0.2), "nll(RETAIN)": (0.1, 0.12)}, 1e-3)
-    _steps(folder / "original" / "metrics.jsonl", 300, {"nll(FORGET)": (2.6, 0.05)}, 1e-3)
+    write_steps(
+        folder / "unlearned" / "metrics.jsonl", 120, {"npo(FORGET)": (1.4, 0.2), "nll(RETAIN)": (0.1, 0.12)}, 1e-3
+    )
+    write_steps(folder / "original" / "metrics.jsonl", 300, {"nll(FORGET)": (2.6, 0.05)}, 1e-3)
     run = {
         "v": 1,
         "recipe": "unlearn",

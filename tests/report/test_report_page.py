@@ -1,42 +1,20 @@
 """The page and the Markdown of a made-up run: whole, partial, hostile."""
 
+import base64
+import hashlib
 import json
 import re
-from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from page_reader import Page
 from synthetic_run import NAMES, make_run
 
+from clear_dist.metrics.record import read_records
 from clear_dist.report.build import report
 from clear_dist.report.run import read_run, read_steps
 from clear_dist.types import UserError
-
-VOID = {"meta", "link", "img", "source", "br"}
-
-
-class Page(HTMLParser):
-    """Tags, attributes and visible text; fails on tags that do not close in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -53,23 +31,31 @@ def _copy(run: Path, to: Path, *, without: tuple[str, ...] = ()) -> Path:
     return to
 
 
-def test_whole_run(run: Path) -> None:
-    html_path, text_path = report(run)
-    assert (html_path, text_path) == (run / "index.html", run / "report.md")
+@pytest.fixture(scope="module")
+def made(run: Path) -> tuple[Path, Path]:
+    """The whole report, painted, beside the run."""
+    return report(run, run.parent / "page")
+
+
+def test_whole_run(run: Path, made: tuple[Path, Path]) -> None:
+    html_path, text_path = made
+    assert (html_path, text_path) == (run.parent / "page" / "index.html", run.parent / "page" / "report.md")
     page, text = Page(html_path.read_text()), text_path.read_text()
 
     assert "Forgotten, and the rest is kept." in page.text and "**Forgotten, and the rest is kept.**" in text
     assert "4 people to forget, 6 to keep" in " ".join(page.text.split())
     pictures = [a for tag, a in page.tags if tag == "img"]
     assert all(a["alt"] and (a["src"] or "").startswith("data:image/png;base64,") for a in pictures)
+    figures = sorted(p.name for p in (html_path.parent / "figures").iterdir())
+    assert "models.png" in figures and "truth_ratios.svg" in figures and "training_unlearned.png" in figures
+    assert all(f"figures/{p}" in page.text for p in figures if p.endswith(".png"))
     assert any(a["alt"] == "Picture of Mira Okafor, never trained on" for a in pictures)
     assert any("Training of the unlearned model" in (a["alt"] or "") for a in pictures)
-    assert not any(tag == "script" for tag, _ in page.tags)
     outside = [
         v
         for _, a in page.tags
         for k, v in a.items()
-        if k in ("src", "href", "srcset") and not (v or "").startswith("data:")
+        if k in ("src", "href", "srcset") and not (v or "").startswith(("data:", "#"))
     ]
     assert outside == []
     for shared in ("deepspeed launchers/unlearn.py", "2.13.0", "Absent from this run"):
@@ -78,6 +64,39 @@ def test_whole_run(run: Path) -> None:
     assert "Few rows (n = 36)" in page.text and "Few rows (n = 36)" in text
 
 
+@pytest.mark.usefixtures("unpainted")
+def test_the_one_script_is_ours_and_the_policy_allows_no_other(run: Path) -> None:
+    page = Page(report(run)[0].read_text())
+    assert len(page.all("script")) == 1 and not any("src" in a for a in page.all("script"))
+    digest = base64.b64encode(hashlib.sha256("".join(page.scripts).encode()).digest()).decode()
+    (policy,) = [a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None and f"script-src 'sha256-{digest}';" in policy and "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy and policy.count("unsafe-inline") == 1  # styles only
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_landmarks_headings_tables_and_figures_can_be_read_by_machines(run: Path) -> None:
+    page = Page(report(run)[0].read_text())
+    assert [len(page.all(tag)) for tag in ("h1", "header", "main", "footer", "nav")] == [1, 1, 1, 1, 1]
+    assert page.all("html")[0]["lang"] == "en"
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(set(ids)) == len(ids)
+    inside = [(a["href"] or "")[1:] for a in page.all("a") if (a.get("href") or "").startswith("#")]
+    assert inside and set(inside) <= set(ids), "every link on the page leads somewhere"
+    assert len(page.all("table")) == len(page.all("caption")) > 5
+    assert all(a.get("scope") in ("row", "col", "colgroup") for a in page.all("th"))
+    boxes = [a for _, a in page.tags if a.get("class") == "scroll"]
+    assert len(boxes) >= len(page.all("table"))
+    assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in boxes)
+    labels = [a["aria-labelledby"] for a in page.all("section") if "aria-labelledby" in a]
+    assert set(labels) <= set(ids)
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3", "h4")]
+    assert all(b <= a + 1 for a, b in pairwise(levels)), "no level is skipped"
+    copies = page.all("button")
+    assert len(copies) == len(page.all("table")) and all(a["data-of"] in ids and "hidden" in a for a in copies)
+
+
+@pytest.mark.usefixtures("unpainted")
 def test_page_and_markdown_tell_the_same_numbers(run: Path) -> None:
     html_path, text_path = report(run)
     models = json.loads((run / "summary.json").read_text())["models"]
@@ -89,11 +108,15 @@ def test_page_and_markdown_tell_the_same_numbers(run: Path) -> None:
                 assert shown in page and shown in text
 
 
-def test_same_run_same_bytes(run: Path) -> None:
-    first = [p.read_bytes() for p in report(run)]
-    assert [p.read_bytes() for p in report(run)] == first
+def test_same_run_same_bytes(run: Path, made: tuple[Path, Path]) -> None:
+    again = report(run)
+    assert again == (run / "index.html", run / "report.md")
+    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in made]
+    figures = sorted((run / "figures").iterdir())
+    assert figures and all(p.read_bytes() == (made[0].parent / "figures" / p.name).read_bytes() for p in figures)
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize(
     ("without", "said"),
     [
@@ -104,7 +127,7 @@ def test_same_run_same_bytes(run: Path) -> None:
     ],
 )
 def test_partial_runs_say_what_is_absent(run: Path, tmp_path: Path, without: str, said: str | None) -> None:
-    folder = _copy(run, tmp_path, without=(without,))
+    folder = _copy(run, tmp_path, without=(without, "figures"))
     html_path, text_path = report(folder)
     page, text = Page(html_path.read_text()).text, text_path.read_text()
     if said is not None:
@@ -114,6 +137,7 @@ def test_partial_runs_say_what_is_absent(run: Path, tmp_path: Path, without: str
     assert ("What the models say" in page) == (without != "records.jsonl")
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_summary_alone_and_without_gold(run: Path, tmp_path: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     del summary["models"]["gold"]
@@ -128,6 +152,7 @@ def test_summary_alone_and_without_gold(run: Path, tmp_path: Path) -> None:
     assert "metrics.jsonl is absent" in page and "How it was made" in page  # seconds are in the summary
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_run_of_another_name_is_the_candidate(run: Path, tmp_path: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     summary["models"]["npo, seed 3"] = summary["models"].pop("unlearned")
@@ -137,10 +162,12 @@ def test_a_run_of_another_name_is_the_candidate(run: Path, tmp_path: Path) -> No
 
 
 HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> | $x$ `b` {{ 7 * 7 }}'
+LONG = "Llanfairpwllgwyngyll" * 12
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_names_and_answers_cannot_inject(run: Path, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "<b>run", names=(HOSTILE, *NAMES[1:]))
+    folder = make_run(tmp_path / "<b>run", names=(HOSTILE, f"Ada \u202egnp.exe {LONG}", "名前 مثال", *NAMES[3:]))
     facts = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**facts, "command": HOSTILE, "config": {HOSTILE: HOSTILE}}))
     steps = [{"step": s, "loss": 1.0, "parts": {HOSTILE: 1.0, "nll": 0.5}, "lr": 0.1, "grad_norm": 1.0} for s in (1, 2)]
@@ -148,8 +175,12 @@ def test_names_and_answers_cannot_inject(run: Path, tmp_path: Path) -> None:
     html_path, text_path = report(folder)
 
     page = Page(html_path.read_text())
+    shown = " ".join(page.text.split())
+    assert "\u202e" not in html_path.read_text() + text_path.read_text(), "nothing turns the direction of reading"
+    assert LONG in shown
     assert HOSTILE in page.text and "49" not in page.text.split("What the models say")[1].split("All numbers")[0]
-    assert not any(tag in ("script", "b", "object", "iframe") and (tag != "b" or "on" in a) for tag, a in page.tags)
+    assert "alert" not in "".join(page.scripts) and len(page.all("script")) == 1
+    assert not any(tag in ("object", "iframe") for tag, _ in page.tags)
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert "<b>run" not in html_path.read_text().split("</style>")[1]
     csp = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
@@ -164,11 +195,13 @@ def test_names_and_answers_cannot_inject(run: Path, tmp_path: Path) -> None:
         assert len(widths) == 1, table
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("digest", ["../../secret", "/etc/passwd", "AB" * 32, "", "a" * 63 + "/"])
 def test_only_pictures_of_the_run_are_opened(run: Path, digest: str) -> None:
     assert read_run(run).picture(digest) is None
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_files_that_are_no_pictures_are_not_embedded(run: Path, tmp_path: Path) -> None:
     folder = _copy(run, tmp_path)
     digest = next((folder / "pictures").iterdir()).stem
@@ -178,6 +211,7 @@ def test_files_that_are_no_pictures_are_not_embedded(run: Path, tmp_path: Path) 
         assert read_run(folder).picture(digest) is None
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -187,9 +221,12 @@ def test_files_that_are_no_pictures_are_not_embedded(run: Path, tmp_path: Path) 
         ("summary.json", '{"v": 1, "models": {}}', "at least one model"),
         ("summary.json", '{"v": 1, "models": {"m": {}}}', "'sets'"),
         ("summary.json", '{"v": 1, "models": {"m": {"sets": {"forget": {"all": {"rouge_l": {"value": 1}}}}}}}', '"ci"'),
+        ("summary.json", '{"v": 1, "models": {"m": {"sets": {}, "real_metric": NaN}}}', "NaN is not a number JSON"),
+        ("summary.json", '{"v": 1, "models": {"m": {"sets": {}, "real_metric": 1e999}}}', "1e999 is not a number"),
         ("run.json", "nonsense", "run.json: not JSON"),
         ("metrics.jsonl", '{"step": 1, "loss": 2.0}\n{"step": 2, "lo', "metrics.jsonl:2: .*half-written"),
         ("records.jsonl", '{"v": 1}\n', "records.jsonl:1: field 'model'"),
+        ("records.jsonl", '{"v": 1\n{"v": 1}\n', "records.jsonl:1: not a JSON object"),
     ],
 )
 def test_broken_files_are_named(run: Path, tmp_path: Path, name: str, content: str, said: str) -> None:
@@ -199,13 +236,44 @@ def test_broken_files_are_named(run: Path, tmp_path: Path, name: str, content: s
         report(folder)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_no_summary_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="clear-dist evaluate"):
         report(tmp_path)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_resumed_steps_count_once_and_evaluations_are_skipped(tmp_path: Path) -> None:
     lines = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "eval": {}}, {"step": 2, "loss": 2.5}]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [row["loss"] for row in read_steps(path)] == [3.0, 2.5]
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_half_written_last_record_is_left_out_and_said(run: Path, tmp_path: Path) -> None:
+    folder = _copy(run, tmp_path)
+    text = (folder / "records.jsonl").read_text()
+    lines = text.splitlines()
+    (folder / "records.jsonl").write_text(text.rstrip("\n")[:-40])
+    page = Page(report(folder)[0].read_text())
+    assert f"The last line of records.jsonl (line {len(lines)}) is half-written" in " ".join(page.text.split())
+    assert len(read_run(folder).records) == len(lines) - 1
+    with pytest.raises(UserError, match="half-written"):
+        read_records(folder / "records.jsonl")  # whoever averages refuses
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_quickstarts_directory_has_its_run_inside(run: Path, tmp_path: Path) -> None:
+    _copy(run, tmp_path / "unlearned")
+    (tmp_path / "summary.json").write_bytes((run / "summary.json").read_bytes())
+    read = read_run(tmp_path)
+    assert read.records and read.facts["recipe"] == "unlearn" and read.pictures == tmp_path / "unlearned" / "pictures"
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_out_leaves_the_run_alone(run: Path, tmp_path: Path) -> None:
+    folder = _copy(run, tmp_path / "run", without=("figures", "index.html", "report.md"))
+    html, _ = report(folder, tmp_path / "page")
+    assert html == tmp_path / "page" / "index.html" and (tmp_path / "page" / "figures").is_dir()
+    assert not (folder / "index.html").exists() and not (folder / "figures").exists()
