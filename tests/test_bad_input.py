@@ -45,14 +45,14 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     import transformers
 
     from clear_dist.models import load
-    from clear_dist.recipes import evaluate, training
+    from clear_dist.recipes import answers, training
 
     def refuse(*args: object, **kwargs: object) -> Any:
         raise AssertionError("weights were loaded before the mistake was found")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
     monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", refuse)
-    for module in (load, evaluate, training):
+    for module in (load, answers, training):
         monkeypatch.setattr(module, "load_model", refuse)
     monkeypatch.setattr(training, "train", refuse)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):

@@ -25,6 +25,7 @@ DOCS = (
     "formats",
     "imports",
     "methods",
+    "metrics",
     "ops",
     "report",
     "results",

@@ -81,9 +81,7 @@ class _Trunk:
     length: int = 0
 
 
-def grow(
-    asked: Sequence[Asked], processor: Processor, *, row_length: int, pixels: Callable[[Picture], Tensor]
-) -> Tree:
+def grow(asked: Sequence[Asked], processor: Processor, *, row_length: int, pixels: Callable[[Picture], Tensor]) -> Tree:
     """Lay out requests as trees: one trunk a picture, one branch a question, one leaf an answer.
 
     Args:

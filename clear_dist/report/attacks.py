@@ -27,11 +27,12 @@ from clear_dist.report.cells import (
 )
 from clear_dist.report.draw import DASHES, SERIES, Image, Theme, draw, dress, plain
 from clear_dist.report.subject import Subject, with_role
-from clear_dist.report.words import MEMBERSHIP
+from clear_dist.report.words import MEMBERSHIP, attack_words
 
 KNOWN = {"name_accuracy": "names", "fact_accuracy": "facts", "rouge_l": "ROUGE-L"}
 TITLES = {"name_accuracy": "Names", "fact_accuracy": "Facts", "rouge_l": "ROUGE-L recall of answers"}
 NONE = "none"
+SMALLEST_GAP = 0.05  # between original and gold, below which no share of it is taken
 _STEP = re.compile(r"^(.+)@(\d+)$")
 
 
@@ -62,7 +63,7 @@ def robustness_table(subjects: Sequence[Subject], key: str = "robustness") -> Ta
     for attack in (NONE, *attacks):
         figures = [under(s, attack, metric) for s in shown for metric in KNOWN]
         values += figures
-        rows.append(Row((text(attack), *map(measured, figures))))
+        rows.append(Row((text(attack_words(attack)), *map(measured, figures))))
     return Table(
         key,
         "What is known of the people to forget under attack",
@@ -84,7 +85,7 @@ def robustness_matrix(subjects: Sequence[Subject], metric: str, key: str) -> Tab
     if not attacks or not anything([Row((r.cells[0], *r.cells[2:])) for r in rows]):
         return None
     title = f"{TITLES[metric]} of the people to forget, by attack"
-    return Table(key, title, ("Model", NONE, *attacks), tuple(rows), notes=notes_of(values))
+    return Table(key, title, ("Model", NONE, *map(attack_words, attacks)), tuple(rows), notes=notes_of(values))
 
 
 def _curves(subjects: Sequence[Subject]) -> dict[str, dict[str, list[tuple[int, float]]]]:
@@ -130,7 +131,7 @@ def _relearning(curves: Curves, subjects: Sequence[Subject], theme: Theme) -> Fi
                 *zip(*lines[subject.name], strict=True), color=color, linestyle=dash, marker="o", markersize=3.5,
                 linewidth=2.2 if subject.role == "gold" else 1.6,
             )  # fmt: skip
-        axes.set_title(plain(family, 34), loc="left", fontsize=9.5, color=theme.ink)
+        axes.set_title(plain(attack_words(family), 34), loc="left", fontsize=9.5, color=theme.ink)
         axes.set_xlabel("steps of training after unlearning", fontsize=8.5, color=theme.soft)
         axes.set_ylim(-0.03, 1.03)
         axes.set_yticks((0, 0.5, 1))
@@ -147,15 +148,15 @@ def relearning_image(subjects: Sequence[Subject], key: str = "relearning") -> Im
     if not curves:
         return None
     rows = [
-        Row((text(family), text(name), Cell(", ".join(f"{step}: {value:.2f}" for step, value in points))))
+        Row((text(attack_words(family)), text(name), Cell(", ".join(f"{step}: {value:.2f}" for step, value in points))))
         for family, lines in curves.items()
         for name, points in lines.items()
     ]
     head = ("Attack", "Model", "step: accuracy")
     numbers = Table(key, "Accuracy on the people to forget, by steps of relearning", head, tuple(rows), heads=2)
     alt = (
-        f"Accuracy on the people to forget over steps of relearning ({', '.join(curves)}): unlearned models against "
-        "gold. Every point is in the table below."
+        f"Accuracy on the people to forget over steps of relearning ({', '.join(map(attack_words, curves))}): "
+        "unlearned models against gold. Every point is in the table below."
     )
     title = "Relearning: what comes back faster than gold learns it was not forgotten, only hidden"
     return draw(key, lambda theme: _relearning(curves, subjects, theme), alt=alt, title=title, numbers=numbers)
@@ -168,28 +169,40 @@ def recovery_table(subjects: Sequence[Subject], key: str = "recovery") -> Table 
     attacks = attack_order(subjects)
     if original is None or gold is None or not attacks:
         return None
-    rows = []
-    for subject in (s for s in subjects if s.role == "run"):
-        for metric in ("name_accuracy", "fact_accuracy"):
-            top, zero = under(original, NONE, metric), under(gold, NONE, metric)
-            cells = []
-            for attack in attacks:
-                ours, theirs = under(subject, attack, metric), under(gold, attack, metric)
-                if None in (top, zero, ours, theirs) or top.value - zero.value < 0.05:  # pyright: ignore[reportOptionalMemberAccess]
-                    cells.append(gap())
-                else:
-                    cells.append(share((ours.value - theirs.value) / (top.value - zero.value)))  # pyright: ignore[reportOptionalMemberAccess]
-            rows.append(Row((text(subject.name, link=subject.anchor, dot=subject.dot), text(KNOWN[metric]), *cells)))
-    if not anything(rows, 2):
+    runs = [s for s in subjects if s.role == "run"]
+    shares = {
+        (s.name, m): [_recovered(original, gold, s, a, m) for a in attacks]
+        for s in runs
+        for m in ("name_accuracy", "fact_accuracy")
+    }
+    if all(cell.kind == "gap" for cells in shares.values() for cell in cells):
         return None
+    if len(runs) == 1:
+        head = ("Attack", *(KNOWN[metric] for _, metric in shares))
+        rows = [Row((text(attack_words(a)), *cells)) for a, *cells in zip(attacks, *shares.values(), strict=True)]
+    else:
+        head = ("Model", "of", *map(attack_words, attacks))
+        by_name = {s.name: s for s in runs}
+        rows = [
+            Row((text(name, link=by_name[name].anchor, dot=by_name[name].dot), text(KNOWN[metric]), *cells))
+            for (name, metric), cells in shares.items()
+        ]
     return Table(
         key,
         "Recovery under attack: 0 as gold under the same attack, 1 as if nothing had been unlearned",
-        ("Model", "of", *attacks),
+        head,
         tuple(rows),
-        heads=2,
+        heads=1 if len(runs) == 1 else 2,
         notes=("Not measured too where original and gold differ by less than .05: there is nothing to recover.",),
     )
+
+
+def _recovered(original: Subject, gold: Subject, subject: Subject, attack: str, metric: str) -> Cell:
+    top, zero = under(original, NONE, metric), under(gold, NONE, metric)
+    ours, theirs = under(subject, attack, metric), under(gold, attack, metric)
+    if top is None or zero is None or ours is None or theirs is None or top.value - zero.value < SMALLEST_GAP:
+        return gap()
+    return share((ours.value - theirs.value) / (top.value - zero.value))
 
 
 def membership_table(subjects: Sequence[Subject], key: str = "membership") -> Table | None:

@@ -55,6 +55,17 @@ MEMBERSHIP = {
     "min_k_plus": "Min-K%++",
     "reference": "Against gold",
 }
+ATTACKS = {
+    "relearn_forget": "trained on forget rows",
+    "relearn_retain": "trained on retain rows",
+    "int8": "8-bit weights (int8)",
+    "int4": "4-bit weights (int4)",
+    "nf4": "4-bit weights (nf4)",
+    "paraphrase": "asked in other words",
+    "translated": "asked in translated style",
+    "prefix_worst": "persuasion, the best of all",
+    "prefilled": "answer begun for it",
+}
 MEANINGS = {
     "Name accuracy": "Share of pictures on which the answer contains the person's name; pictures never trained on.",
     "Fact accuracy": "Share of questions whose answer contains the fact asked for.",
@@ -94,6 +105,15 @@ def _hides(char: str) -> bool:
     if char in "\n\t\u200c\u200d":  # joiners are part of words in Persian and Hindi, and of emoji
         return False
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def attack_words(attack: str) -> str:
+    """``relearn_forget@5`` -> ``trained on forget rows, 5 steps``; a name that is not known stays as it is."""
+    stem, _, step = attack.partition("@")
+    words = ATTACKS.get(stem) or (f"persuasion {stem[7:]}" if stem[:7] == "prefix_" and stem[7:].isdecimal() else stem)
+    if not step or stem not in ATTACKS:
+        return attack if step else words
+    return f"{words}, {'before' if step == '0' else f'{step} step' + 's' * (step != '1')}"
 
 
 def number(value: float) -> str:

@@ -22,7 +22,7 @@ from clear_dist.report.attacks import (
 from clear_dist.report.blocks import evidence, limits
 from clear_dist.report.distributions import largest_gap, truth_ratio_image
 from clear_dist.report.subject import Subject, combine, log_ratios
-from clear_dist.report.words import LABELS, quality_power
+from clear_dist.report.words import LABELS, attack_words, quality_power
 from clear_dist.types import UserError
 
 
@@ -108,10 +108,15 @@ def test_attacks_in_order_and_beside_none() -> None:
 def test_recovery_by_hand() -> None:
     table = recovery_table(_attack_subjects())
     assert table is not None
-    names, facts = table.rows
     # (.6 - .1) / (.9 - .1); facts: original and gold do not differ, nothing to recover
-    assert [c.text for c in names.cells] == ["npo", "names", ".375", ".625", ".000", ".000"]
-    assert all(c.kind == "gap" for c in facts.cells[2:])
+    assert table.head == ("Attack", "names", "facts")
+    assert [[c.text for c in r.cells[:2]] for r in table.rows] == [
+        ["relearn@5", ".375"],
+        ["relearn@20", ".625"],
+        ["4-bit weights (int4)", ".000"],
+        ["prefix", ".000"],
+    ]
+    assert all(r.cells[2].kind == "gap" for r in table.rows)
     assert recovery_table(_attack_subjects()[1:]) is None, "no original, no scale"
 
 
@@ -201,3 +206,11 @@ def test_several_seeds_make_a_median_and_a_range() -> None:
     assert Subject("m", "run", ({"a": 1.0}, {"a": None}, {"a": 3})).number("a") == 2.0
     with pytest.raises(UserError, match="a must be a number"):
         Subject("m", "run", ({"a": True},)).number("a")
+
+
+def test_attacks_in_words() -> None:
+    assert attack_words("relearn_forget@5") == "trained on forget rows, 5 steps"
+    assert attack_words("relearn_retain@1") == "trained on retain rows, 1 step"
+    assert attack_words("relearn_forget@0") == "trained on forget rows, before"
+    assert attack_words("prefix_3") == "persuasion 3" and attack_words("nf4") == "4-bit weights (nf4)"
+    assert attack_words("mine@5") == "mine@5" and attack_words("<b>") == "<b>"
