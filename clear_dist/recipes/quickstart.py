@@ -53,10 +53,16 @@ def run(config: QuickstartConfig) -> None:
     mark = time.perf_counter()
     _unlearn(config, out)
     seconds["unlearn and evaluate"] = time.perf_counter() - mark
-    for name in TOP:
-        shutil.copy2(out / "unlearned" / name, out / name)
+    copy_pages(out / "unlearned", out)
     split = ", ".join(f"{k} {v:.0f} s" for k, v in seconds.items())
     say(f"done in {time.perf_counter() - began:.0f} s ({split}). Open {out / 'index.html'}")
+
+
+def copy_pages(run: Path, top: Path) -> None:
+    """A run's summary, page and figures, once more in the directory above it."""
+    for name in TOP:
+        shutil.copy2(run / name, top / name)
+    shutil.copytree(run / "figures", top / "figures", dirs_exist_ok=True)
 
 
 def job_config(config: QuickstartConfig) -> UnlearnConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from clear_dist.types import UserError
 
 from .common import limited, model_dir, only_on_main, open_data, spells
 from .evaluate import asked_sets
-from .quickstart import TOP
+from .quickstart import copy_pages
 from .robustness_attacks import Ask, Notes, Sets, prefixed, quantised, relearned, reworded, rewritten
 from .robustness_run import target_of
 from .robustness_table import attack_table
@@ -53,8 +52,7 @@ def run(config: RobustnessConfig) -> None:
     def conclude() -> None:
         add_records(target.out, records, config.families, target.folders, data, target.config, notes)
         if target.top is not None:
-            for name in TOP:
-                shutil.copy2(target.out / name, target.top / name)
+            copy_pages(target.out, target.top)
         say(f"report: {(target.top or target.out) / 'index.html'}")
 
     only_on_main(world, conclude)
