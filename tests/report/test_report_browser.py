@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from synthetic_run import NAMES, make_run
@@ -18,12 +18,10 @@ from synthetic_runs import Method, make_runs
 
 from clear_dist.report.build import report, report_runs
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[browser]'")
+playwright: Any = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[browser]'")
 
 pytestmark = pytest.mark.browser
+Browser = Page = Any  # playwright's, which is not there where types are checked
 CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (360, 768, 1280)
 HARD = "<script>alert(1)</script> \u202eevil " + "Llanfairpwllgwyngyll" * 6
