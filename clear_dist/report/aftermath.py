@@ -64,7 +64,7 @@ def _stacks(subjects: Sequence[Subject], theme: Theme) -> Figure:
             axes.barh(y, found.value, left=left, height=0.72, color=COLORS[theme.name][i], edgecolor=theme.card)
             if found.value >= 0.06:
                 axes.text(
-                    left + found.value / 2, y, number(found.value)[:-1], ha="center", va="center", fontsize=8,
+                    left + found.value / 2, y, number(round(found.value, 2))[:-1], ha="center", va="center", fontsize=8,
                     color=ON[theme.name][i],
                 )  # fmt: skip
             left += found.value

@@ -39,7 +39,7 @@ def _printed(scores: Scores | None) -> list[Cell]:
 
 def share_2(value: float) -> Cell:
     """Two decimals, as the paper prints: .39."""
-    return Cell(number(value)[:-1], kind="number")
+    return Cell(number(round(value, 2))[:-1], kind="number")
 
 
 def _ours(subject: Subject | None) -> list[Cell]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from matplotlib.axes import Axes
 from run_files import block, figure, records
 
 from clear_dist.metrics.forget_quality import forget_quality
@@ -214,3 +215,17 @@ def test_attacks_in_words() -> None:
     assert attack_words("relearn_forget@0") == "trained on forget rows, before"
     assert attack_words("prefix_3") == "persuasion 3" and attack_words("nf4") == "4-bit weights (nf4)"
     assert attack_words("mine@5") == "mine@5" and attack_words("<b>") == "<b>"
+
+
+def test_shares_in_bars_are_rounded_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    plain = Axes.text
+
+    def noted(self: Axes, x: float, y: float, s: str, **more: object):
+        written.append(s)
+        return plain(self, x, y, s, **more)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Axes, "text", noted)
+    shares = dict.fromkeys(LABELS, None) | {"leaked": figure(0.875), "informative": figure(0.118)}
+    assert labels_image([_subject("run", block(aftermath={"labels": shares}))]) is not None
+    assert {".88", ".12"} <= set(written) and not {".87", ".11"} & set(written)
