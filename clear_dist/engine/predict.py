@@ -8,6 +8,7 @@ is a collective: ranks with less to do run empty ones, so that all make the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -93,7 +94,7 @@ class ModelPredictor:
             id=name, set="forget", kind="qa", question=request.question, answer="x", picture=request.picture
         )
         if request.answers:
-            return Asked.of([encode(_with_answer(example, a), processor, length) for a in request.answers])
+            return Asked.of([encode(replace(example, answer=a), processor, length) for a in request.answers])
         bare = encode(example, processor, length)
         return Asked(bare.picture, bare.prefix, bare.rest)
 
@@ -171,12 +172,6 @@ class ModelPredictor:
         box = torch.tensor([count], device=self._device)
         torch.distributed.all_reduce(box, op=torch.distributed.ReduceOp.MAX)
         return int(box.item())
-
-
-def _with_answer(example: Example, answer: str) -> Example:
-    return Example(
-        id=example.id, set=example.set, kind="qa", question=example.question, answer=answer, picture=example.picture
-    )
 
 
 def _first_answers(tree: Tree) -> Tensor:

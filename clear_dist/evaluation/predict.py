@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from clear_dist.metrics.accuracy import attribute_hits, hit
 from clear_dist.metrics.membership import min_k_plus
 from clear_dist.metrics.memorisation import exact_memorisation, extraction_strength
-from clear_dist.metrics.probability import answer_probability, choice_probability, mean_logp
+from clear_dist.metrics.probability import answer_probability, choice_probability
 from clear_dist.metrics.record import LogProbs, Record, Score
 from clear_dist.metrics.rouge import rouge_1_recall, rouge_l_recall
-from clear_dist.metrics.truth_ratio import Mean, truth_ratio
+from clear_dist.metrics.truth_ratio import ratio_of
 from clear_dist.types import Example, Prediction, Predictor, Request, Scored, SetName, UserError
 
 MAX_NEW_TOKENS = 48
@@ -70,19 +70,6 @@ def scores_of(example: Example, logp: LogProbs, answer: Scored | None, generated
 
 def _describes(example: Example) -> bool:
     return example.kind in ("describe", "caption")
-
-
-def ratio_of(logp: LogProbs, mean: Mean = "geometric") -> float | None:
-    """Truth ratio R of stored log-probabilities; None where there are no wrong answers.
-
-    Wrong answers are the perturbed ones, else the wrong options; the right one is the paraphrase, else the answer
-    (as TOFU does on its real-world sets).
-    """
-    wrong = logp.perturbed or logp.options[1:]
-    right = logp.paraphrase or (logp.answer if logp.perturbed else (logp.options or (None,))[0])
-    if not wrong or right is None:
-        return None
-    return truth_ratio(mean_logp(right), [mean_logp(w) for w in wrong], mean)
 
 
 def evaluate(

@@ -29,12 +29,11 @@ from numpy.typing import NDArray
 from clear_dist.evaluation.aftermath import aftermath
 from clear_dist.evaluation.control import is_control
 from clear_dist.evaluation.membership import membership
-from clear_dist.evaluation.predict import ratio_of
 from clear_dist.metrics.forget_quality import forget_quality, power, smallest_detectable
 from clear_dist.metrics.interval import DRAWS, Estimate, mean_interval, percentile_interval, resample
-from clear_dist.metrics.record import VERSION, Record, variant
+from clear_dist.metrics.record import VERSION, Record, is_paper_row, variant
 from clear_dist.metrics.same_data import refuse_mixed
-from clear_dist.metrics.truth_ratio import Mean, truth_score
+from clear_dist.metrics.truth_ratio import Mean, record_ratio, truth_score
 from clear_dist.metrics.utility import harmonic_means
 from clear_dist.types import SETS, Example, SetName, UserError
 
@@ -56,20 +55,6 @@ METRICS = (
 NOT_UTILITY = ("forget", "holdout")  # to be forgotten, and never learned: no model is meant to know them
 SEEN_ONLY = "no unseen pictures: measured on pictures seen in training"
 Pick = Callable[[Record], float | None]
-
-
-def is_paper_row(record: Record) -> bool:
-    """Rows behind ROUGE, probability and truth ratio: questions and captions, and multiple choice.
-
-    CLEAR has no others; CLEAR-mini's bare name, description and attribute questions have accuracies of their own.
-    """
-    return record.kind in ("qa", "caption", "choice") or bool(record.logp.options)
-
-
-def _ratio(record: Record, mean: Mean) -> float | None:
-    """R from the stored log-probabilities; the stored score stands in where there are none (imported logs)."""
-    ratio = ratio_of(record.logp, mean)
-    return record.score("truth_ratio") if ratio is None and mean == "geometric" else ratio
 
 
 def _values(records: Iterable[Record], pick: Pick) -> list[float]:
@@ -95,7 +80,7 @@ class _Averager:
 
     def picks(self) -> tuple[Pick, Pick, Pick]:
         def truth(record: Record) -> float | None:
-            ratio = _ratio(record, self.mean)
+            ratio = record_ratio(record, self.mean)
             return None if ratio is None else truth_score(ratio, record.set)
 
         return (lambda r: r.score("rouge_l")), (lambda r: r.score("probability")), truth
@@ -152,7 +137,7 @@ class _Averager:
 
 def _ratios(records: Sequence[Record], mean: Mean) -> dict[str, float]:
     """Id -> truth ratio R of the forget rows that have one."""
-    rows = ((r.id, _ratio(r, mean)) for r in records if r.set == "forget" and is_paper_row(r))
+    rows = ((r.id, record_ratio(r, mean)) for r in records if r.set == "forget" and is_paper_row(r))
     return {key: ratio for key, ratio in rows if ratio is not None}
 
 

@@ -135,6 +135,14 @@ def variant(model: str) -> tuple[str, str] | None:
     return None if not name or not attack or is_control(model) else (name, attack)
 
 
+def is_paper_row(record: Record) -> bool:
+    """Rows behind ROUGE, probability and truth ratio: questions and captions, and multiple choice.
+
+    CLEAR has no others; CLEAR-mini's bare name, description and attribute questions have accuracies of their own.
+    """
+    return record.kind in ("qa", "caption", "choice") or bool(record.logp.options)
+
+
 _REQUIRED = {"model": str, "set": str, "modality": str, "id": str, "prompt": str, "answer": str, "scores": dict}
 _OPTIONAL = {"kind": str, "person": str, "picture": str, "generated": str, "label": str, "logp": dict}
 
@@ -207,6 +215,17 @@ def _refuse(name: str) -> float:
     raise ValueError(f"{name} is not a number JSON knows")
 
 
+def decode_object(line: str | bytes, where: str, hint: str = "") -> dict[str, Any]:
+    """A line's JSON object. Raises UserError, beginning with ``where``, on anything else, and on NaN and infinity."""
+    try:
+        row = json.loads(line, parse_constant=_refuse)
+    except ValueError as error:  # bytes that are no UTF-8 too
+        raise UserError(f"{where}: not a JSON object{hint}: {error}") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__}")
+    return row
+
+
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (``file:line``, object) per non-empty line. Raises UserError naming file and line."""
     try:
@@ -219,14 +238,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 where = f"{path}:{number}"
                 if not line.strip():
                     continue
-                try:
-                    row = json.loads(line, parse_constant=_refuse)
-                except ValueError as error:
-                    hint = "" if line.endswith("\n") else " (half-written: was the run interrupted? delete this line)"
-                    raise UserError(f"{where}: not a JSON object{hint}: {error}") from error
-                if not isinstance(row, dict):
-                    raise UserError(f"{where}: expected a JSON object, got {type(row).__name__}")
-                yield where, row
+                hint = "" if line.endswith("\n") else " (half-written: was the run interrupted? delete this line)"
+                yield where, decode_object(line, where, hint)
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: not UTF-8 text: {error}") from error
 

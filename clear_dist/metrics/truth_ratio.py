@@ -15,6 +15,8 @@ from typing import Literal
 
 import numpy as np
 
+from clear_dist.metrics.probability import mean_logp
+from clear_dist.metrics.record import LogProbs, Record
 from clear_dist.types import SetName, UserError
 
 Mean = Literal["geometric", "arithmetic"]
@@ -39,6 +41,25 @@ def truth_ratio(paraphrase: float, perturbed: Sequence[float], mean: Mean = "geo
     else:
         raise UserError(f"truth ratio mean {mean!r} is unknown: expected 'geometric' or 'arithmetic'")
     return math.exp(min(max(log_wrong - paraphrase, -_LIMIT), _LIMIT))
+
+
+def ratio_of(logp: LogProbs, mean: Mean = "geometric") -> float | None:
+    """Truth ratio R of stored log-probabilities; None where there are no wrong answers.
+
+    Wrong answers are the perturbed ones, else the wrong options; the right one is the paraphrase, else the answer
+    (as TOFU does on its real-world sets).
+    """
+    wrong = logp.perturbed or logp.options[1:]
+    right = logp.paraphrase or (logp.answer if logp.perturbed else (logp.options or (None,))[0])
+    if not wrong or right is None:
+        return None
+    return truth_ratio(mean_logp(right), [mean_logp(w) for w in wrong], mean)
+
+
+def record_ratio(record: Record, mean: Mean = "geometric") -> float | None:
+    """R of a record's log-probabilities; the stored score stands in where there are none (imported logs)."""
+    ratio = ratio_of(record.logp, mean)
+    return record.score("truth_ratio") if ratio is None and mean == "geometric" else ratio
 
 
 def truth_score(ratio: float, set_name: SetName) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +123,7 @@ def shuffled_names(sets: Asked) -> dict[SetName, list[Example]]:
     return shuffle_pictures(people) if any(people.values()) else {}
 
 
-def _predictor(info: ModelInfo, world: World, asking: Asking, tick: object) -> ModelPredictor:
+def _predictor(info: ModelInfo, world: World, asking: Asking, tick: Callable[[int], None]) -> ModelPredictor:
     settings = load_ds_config(asking.ds) if asking.ds is not None else {}
     cut = world.size > 1 and (stage_of(settings) == 3 or not _fits(info, world))
     model = load_model(info, attention="sdpa", device=None if cut else world.device)
@@ -131,7 +131,7 @@ def _predictor(info: ModelInfo, world: World, asking: Asking, tick: object) -> M
         model,
         max_length=asking.max_length,
         token_budget=asking.pass_tokens,
-        on_progress=tick,  # pyright: ignore[reportArgumentType]
+        on_progress=tick,
         inside=shard_model(model, world, settings) if cut else None,
         world=world,
     )

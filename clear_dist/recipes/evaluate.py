@@ -116,22 +116,26 @@ def compare(
         if clip is not None:
             with watch("clip"):
                 records = with_clip_scores(records, sets, load_clip(clip, device=world.device))
-        write_records(out / "records.jsonl", with_labels(records, sets))
+        records = with_labels(records, sets)
+        write_records(out / "records.jsonl", records)
         keep_pictures(sets, out / "pictures")
-        conclude(out, sets["forget"], truth_ratio=truth_ratio, seconds=watch.seconds)
+        conclude(out, records, sets["forget"], truth_ratio=truth_ratio, seconds=watch.seconds)
     barrier(world)
 
 
 def conclude(
-    out: Path, forget: Sequence[Example], *, truth_ratio: Mean = "geometric", seconds: Mapping[str, float] | None = None
+    out: Path,
+    records: Sequence[Record],
+    forget: Sequence[Example],
+    *,
+    truth_ratio: Mean = "geometric",
+    seconds: Mapping[str, float] | None = None,
 ) -> None:
-    """From ``records.jsonl`` to ``summary.json``, the report, and a table on the terminal; on rank 0."""
+    """``summary.json``, the report, and a table on the terminal; on rank 0."""
     # Only here: matplotlib is slow to import.
-    from clear_dist.evaluation.records import read_records
     from clear_dist.report.build import report
     from clear_dist.report.tables import compare_table
 
-    records = read_records(out / "records.jsonl")
     summary = summarise(records, forget=forget, truth_ratio=truth_ratio, seconds=seconds)
     write_summary(out / "summary.json", summary)
     report(out)

@@ -56,7 +56,7 @@ class Ask:
     max_new_tokens: int
 
     def __call__(self, model: Model, sets: Mapping[SetName, Sequence[Example]], name: str) -> list[Record]:
-        total = 2 * sum(map(len, sets.values()))
+        total = sum(map(len, sets.values()))
         with task(f"asking {name}", total, self.world.main) as bar:
             predictor = ModelPredictor(model, max_length=self.max_length)
             records = ask(predictor, sets, name, self.world, self.max_new_tokens)

@@ -120,7 +120,7 @@ def _anchor_row(subject: Subject) -> Row:
     both = [subject.estimate("sets", s, "all", "metric") for s in ("retain", "forget")]
     none = gap("–")
     cells = (text(subject.name, dot=subject.dot), none, none, none, *map(measured, known), none)
-    after = (measured(both[0]), none, measured(both[1]), quality(subject), leaked(subject))
+    after = (measured(both[0]), none, measured(both[1]), quality(subject), measured(leaked(subject)))
     return Row((*cells, *after))
 
 
@@ -132,10 +132,10 @@ def quality(subject: Subject) -> Cell:
     return plain_number(subject.number("forget_quality", "ln_p"), 2, "" if n is None else f"n = {n:.0f}")
 
 
-def leaked(subject: Subject) -> Cell:
-    """Share of answers about the people to forget that give them away."""
+def leaked(subject: Subject) -> Estimate | None:
+    """Share of answers about the people to forget that give them away: by label, or where there are none, named."""
     label = subject.estimate("aftermath", "labels", "leaked")
-    return measured(label if label is not None else subject.estimate("aftermath", "named"))
+    return label if label is not None else subject.estimate("aftermath", "named")
 
 
 def board_table(found: Sequence[Standing], anchors: Sequence[Subject], title: str, key: str) -> Table:
@@ -156,7 +156,7 @@ def board_table(found: Sequence[Standing], anchors: Sequence[Subject], title: st
                     gap() if s.kept is None else Cell(f"{100 * s.kept:.0f}%", kind="number"),
                     measured(s.forget),
                     quality(s.subject),
-                    leaked(s.subject),
+                    measured(leaked(s.subject)),
                 ),
                 grey=s.rank is None,
                 rule=i > 0 and s.rank is None and found[i - 1].rank is not None,

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from clear_dist.metrics.interval import Estimate
-from clear_dist.report.board import KEPT_SHARE, OTHER_DATA
+from clear_dist.report.board import KEPT_SHARE, OTHER_DATA, leaked
 from clear_dist.report.boards import BOARDS, Board, boards_of
 from clear_dist.report.runs import Entry, Run
 from clear_dist.report.subject import Subject
@@ -68,7 +68,6 @@ def lines_of(runs: Sequence[Run]) -> list[Line]:
 
 
 def _line(subject: Subject, board: Board, entry: Entry | None = None, rank: int | None = None, why: str = "") -> Line:
-    leaked = subject.estimate("aftermath", "labels", "leaked")
     run = None if entry is None else entry.first
     return Line(
         name=subject.name,
@@ -80,7 +79,7 @@ def _line(subject: Subject, board: Board, entry: Entry | None = None, rank: int 
         why=why,
         figures={name: subject.estimate(*path) for name, path in FIGURES.items()},
         ln_p=subject.number("forget_quality", "ln_p"),
-        leaked=leaked if leaked is not None else subject.estimate("aftermath", "named"),
+        leaked=leaked(subject),
         seconds=None if run is None else _seconds(run),
     )
 

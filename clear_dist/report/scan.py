@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clear_dist.metrics.record import Record, parse_record
+from clear_dist.metrics.record import Record, decode_object, parse_record
 from clear_dist.types import UserError
 
 Key = tuple[str, str]  # set, id
@@ -36,20 +36,6 @@ class Scan:
         """Digest of ids, questions and right answers of a model's records that were read; None where there is none."""
         rows = sorted((r.set, r.id, r.prompt, r.answer) for r in self.records if r.model == model)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest() if rows else None
-
-
-def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is not a number JSON knows")
-
-
-def _decode(line: bytes, where: str) -> Record:
-    try:
-        row = json.loads(line, parse_constant=_refuse)
-    except ValueError as error:  # bytes that are no UTF-8 too
-        raise UserError(f"{where}: not a JSON object: {error}") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    return parse_record(row, where)
 
 
 def _whole(line: bytes) -> bool:
@@ -84,7 +70,7 @@ def scan(path: Path, wanted: Callable[[str, str], bool] = lambda model, set_name
         if start is not None and b"\\" not in start[1] + start[3]:
             key = (_utf8(start[1], path, number), start[2].decode(), _utf8(start[3], path, number))
         if key is None or wanted(key[0], key[1]):
-            record = _decode(line, f"{path}:{number}")
+            record = parse_record(decode_object(line, where := f"{path}:{number}"), where)
             key = (record.model, record.set, record.id)
             if wanted(record.model, record.set):
                 records.append(record)

@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any, Literal
 
 from clear_dist.metrics.interval import Estimate
-from clear_dist.metrics.record import Record, control_name
-from clear_dist.metrics.truth_ratio import Mean, truth_ratio
+from clear_dist.metrics.record import Record, control_name, is_paper_row
+from clear_dist.metrics.truth_ratio import Mean, record_ratio
 from clear_dist.report.run import RunData
 from clear_dist.types import UserError
 
@@ -86,23 +86,14 @@ def log_ratios(records: Iterable[Record]) -> dict[Mean, dict[str, float]]:
     """
     out: dict[Mean, dict[str, float]] = {"geometric": {}, "arithmetic": {}}
     for record in records:
-        if record.set != "forget" or not (record.kind in ("qa", "caption", "choice") or record.logp.options):
+        if record.set != "forget" or not is_paper_row(record):
             continue
         means: tuple[Mean, Mean] = ("geometric", "arithmetic")
         for mean in means:
-            ratio = _ratio(record, mean)
+            ratio = record_ratio(record, mean)
             if ratio is not None and ratio > 0:
                 out[mean][record.id] = math.log(ratio)
     return out
-
-
-def _ratio(record: Record, mean: Mean) -> float | None:
-    logp = record.logp
-    wrong = [w for w in logp.perturbed or logp.options[1:] if w]
-    right = logp.paraphrase or (logp.answer if logp.perturbed else (logp.options or (None,))[0])
-    if not wrong or not right:
-        return record.score("truth_ratio") if mean == "geometric" else None
-    return truth_ratio(sum(right) / len(right), [sum(w) / len(w) for w in wrong], mean)
 
 
 def subjects_of(run: RunData) -> list[Subject]:

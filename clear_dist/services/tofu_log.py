@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clear_dist.evaluation.predict import probability_of, ratio_of
+from clear_dist.evaluation.predict import probability_of
 from clear_dist.metrics.record import LogProbs, Record
-from clear_dist.metrics.truth_ratio import Mean
+from clear_dist.metrics.truth_ratio import Mean, ratio_of
 from clear_dist.services.log_rows import Log, LogRow, loss, losses, read_object, same_keys, share
 from clear_dist.services.open_unlearning_log import EVAL_FILE, is_open_unlearning, read_open_unlearning
 from clear_dist.types import SetName, UserError

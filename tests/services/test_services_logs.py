@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from services.log_fakes import TOFU_BLOCKS, open_unlearning_log, tofu_block, tofu_log, written
 
-from clear_dist.evaluation.predict import ratio_of
-from clear_dist.metrics.truth_ratio import truth_ratio
+from clear_dist.metrics.truth_ratio import ratio_of, truth_ratio
 from clear_dist.services.log_rows import check_same_rows, read_object, with_common_texts
 from clear_dist.services.tofu_log import AGGREGATE, read_log, records_of
 from clear_dist.types import UserError
