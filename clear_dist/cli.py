@@ -87,6 +87,27 @@ COMMANDS: dict[str, Command] = {
             "clear-dist robustness runs/u --attacks all --relearn-rows 4 --relearn-steps 1,5,20",
         ),
     ),
+    "shadow-farm": Command(
+        config.ShadowFarmConfig,
+        "train shadow models, gold models and unlearned models for the attacks on pictures",
+        (
+            "clear-dist shadow-farm --out runs/farm",
+            "clear-dist shadow-farm --images faces.zip --network 18 --methods scrub_bio,twins --out runs/faces",
+            "clear-dist shadow-farm --preset paper --images data/CLEAR --methods all --executor ray --out runs/paper",
+            "deepspeed launchers/shadow_farm.py --images data/CLEAR --out runs/farm",
+        ),
+    ),
+    "farm status": Command(
+        config.FarmStatusConfig, "how far a farm is, and what failed", ("clear-dist farm status runs/farm",)
+    ),
+    "attack": Command(
+        config.AttackConfig,
+        "U-LIRA and U-MIA on a farm: can forgotten people be told from people never seen?",
+        (
+            "clear-dist attack --farm runs/farm --out runs/attack",
+            "clear-dist attack --farm runs/farm --variance mad --enrolment paper --folds 2 --out runs/published",
+        ),
+    ),
     "report": Command(
         config.ReportConfig,
         "the page of a run, or of several side by side",

@@ -74,7 +74,7 @@ def test_examples_parse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for line in cli.COMMANDS[name].examples:
         words = shlex.split(line)
-        args = words[1:] if words[0] == "clear-dist" else [Path(words[1]).stem, *words[2:]]
+        args = words[1:] if words[0] == "clear-dist" else [Path(words[1]).stem.replace("_", "-"), *words[2:]]
         seen = stub(monkeypatch, cli.COMMANDS[name].config.recipe, None)
         assert cli.main(args) == 0
         assert isinstance(seen[0], cli.COMMANDS[name].config)

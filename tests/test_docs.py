@@ -80,7 +80,7 @@ def test_the_layout_is_the_layout_clear_mini_has(root: Path) -> None:
 
 def test_forms_of_files_are_as_documented(root: Path, tmp_path: Path) -> None:
     shown: list[dict[str, Any]] = [json.loads(block) for block in blocks(root, "formats.md", "json")]
-    step, record, summary = shown
+    step, record, summary, *_ = shown
     assert set(record["scores"]) == set(SCORES)
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps(record) + "\n")
@@ -95,6 +95,44 @@ def test_forms_of_files_are_as_documented(root: Path, tmp_path: Path) -> None:
     metrics = (root / "docs" / "formats.md").read_text().split("Metrics: ")[1]
     assert all(f"`{name}`" in metrics for name in METRICS)
     assert {"step", "loss", "parts", "lr", "grad_norm", "real_tokens", "tokens_per_s"} <= set(step)
+
+
+def nested_keys(value: object) -> object:
+    """The keys of nested objects, without what they hold."""
+    return {key: nested_keys(part) for key, part in value.items()} if isinstance(value, dict) else None
+
+
+def test_forms_of_a_farms_files_are_as_documented(root: Path, tmp_path: Path) -> None:
+    from attacks.logit_worlds import world
+    from shadow.vision_farm import identities, make_farm, settings
+
+    from clear_dist.attacks.bootstrap import attack
+    from clear_dist.metrics.interval import Estimate
+    from clear_dist.recipes.attack_files import COLUMNS, attack_row
+    from clear_dist.report.attack_file import read_attack
+    from clear_dist.shadow.objects import Ref
+    from clear_dist.shadow.sidecars import Done, write_sidecar
+
+    text = (root / "docs" / "formats.md").read_text()
+    *_, sidecar, attacked, moment = (json.loads(block) for block in blocks(root, "formats.md", "json"))
+    key, result = "a" * 64, Ref("b" * 64, 4312)
+    write_sidecar(tmp_path, Done(key, "unlearn", "npo/007", result, None, {"seconds": 11.8}, 12.0, 0.0, "local-0"))
+    assert nested_keys(json.loads((tmp_path / "tasks" / f"{key}.json").read_text())) == nested_keys(sidecar)
+
+    farm = json.loads((make_farm(tmp_path / "farm", data := identities(), settings(data)) / "farm.json").read_text())
+    plan = text.split("**`farm.json`**")[1].split("**A result**")[0]
+    parts = (farm, farm["tasks"][0], farm["head"], farm["head"]["identities"], farm["head"]["pictures"])
+    assert all(f"`{name}`" in plan for part in parts for name in part)
+
+    found = attack(world(1.0, models=12, examples=20), count=3)  # 240 never-seen targets: enough for all but .001
+    share = Estimate(0.5, 0.4, 0.6, 12)
+    row = attack_row(dict.fromkeys(("forget_acc", "holdout_acc", "retain_acc"), share), found, "std")
+    assert nested_keys(row) == nested_keys(attacked["npo"])
+    file = tmp_path / "attack.json"
+    file.write_text(json.dumps(attacked))
+    assert list(read_attack(file)) == ["npo"]
+    assert f"```\n{','.join(COLUMNS)}\n```" in text
+    assert set(moment) == {"epoch", "forget_acc", "holdout_acc", "retain_acc", "u_lira"}
 
 
 def test_attributes_are_read_as_documented(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ DOCS = (
     "report",
     "results",
     "robustness",
+    "shadow",
     "tutorial",
 )
 PAGES = ("README.md", "CONTRIBUTING.md", "ds_configs/README.md", *(f"docs/{name}.md" for name in DOCS))
@@ -69,7 +70,7 @@ def test_every_clear_dist_command_of_the_documents_parses(
         if words[0] == "deepspeed":
             script = root / words[1]
             assert script.is_file(), f"{page}: {line}"
-            words = ["clear-dist", script.stem, *words[2:]]
+            words = ["clear-dist", script.stem.replace("_", "-"), *words[2:]]
         if words[0] != "clear-dist" or "--help" in words:
             continue
         name, rest = cli._split(words[1:])

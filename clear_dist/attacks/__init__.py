@@ -1,6 +1,11 @@
-"""Attempts to get back what was forgotten, as pure functions: rewritten questions, started answers, rounded weights,
-a few steps of training. What a model says under them is asked and scored by the ordinary evaluation; the recipe
-``robustness`` puts the two together.
+"""Attempts to get back what was forgotten, or to show that it was there, as pure functions. Two families:
+
+On models in words: rewritten questions, started answers, rounded weights, a few steps of training. What a model says
+under them is asked and scored by the ordinary evaluation; the recipe ``robustness`` puts the two together.
+
+On farms of vision models, whether a picture that was forgotten can be told from one never seen: ``logits`` (blocks and
+folds), ``u_lira``, ``u_mia``, ``membership_curve`` (figures), ``bootstrap`` (their intervals). NumPy only; the recipe
+``attack`` runs them.
 
 Records name an attacked model NAME/ATTACK, where ATTACK is one of:
 

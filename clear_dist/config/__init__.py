@@ -6,6 +6,7 @@ names come from a preset (``clear_dist.defaults``). Importing this module does n
 
 from __future__ import annotations
 
+from .attack import AttackConfig
 from .base import NOT_IDENTITY, Config, DataFields, ForgetSplit, ModelFields, Preset, opt
 from .jobs import (
     DataMiniConfig,
@@ -17,12 +18,14 @@ from .jobs import (
 )
 from .reports import CompareConfig, ReportConfig
 from .robustness import RobustnessConfig
+from .shadow import FarmStatusConfig, ShadowFarmConfig
 from .sweep import SweepConfig
 from .tools import ChatConfig, ExportConfig, ImportLogConfig, JudgeConfig
 from .training import FinetuneConfig, TrainFields, UnlearnConfig
 
 __all__ = [
     "NOT_IDENTITY",
+    "AttackConfig",
     "ChatConfig",
     "CompareConfig",
     "Config",
@@ -30,6 +33,7 @@ __all__ = [
     "DataMiniConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "FarmStatusConfig",
     "FinetuneConfig",
     "ForgetSplit",
     "ImportLogConfig",
@@ -42,6 +46,7 @@ __all__ = [
     "QuickstartConfig",
     "ReportConfig",
     "RobustnessConfig",
+    "ShadowFarmConfig",
     "SweepConfig",
     "TrainFields",
     "UnlearnConfig",

@@ -14,7 +14,7 @@ class ReportConfig(Config):
 
     recipe: ClassVar[str] = "report"
     runs: Annotated[tuple[Path, ...], "positional"] = opt(
-        ..., "run", "run directories; a sweep's directory stands for its runs", "RUN"
+        ..., "run", "run directories, also that of an attack on a farm; a sweep's directory stands for its runs", "RUN"
     )
     out: Path | None = opt(None, "run", "directory of the pages (default: that of the run; several need one)", "DIR")
 

@@ -77,7 +77,7 @@ class SweepConfig(_Runs):
                 values[name] = ",".join(map(str, values[name]))
         for name in ("grid", "objectives"):
             if isinstance(values.get(name), list | tuple):  # flags: KEY=VALUE, repeated
-                values[name] = dict(_key_value(f"`{name}`", item) for item in values[name])
+                values[name] = dict(key_value(f"`{name}`", item) for item in values[name])
         grid = values.get("grid")
         if isinstance(grid, dict):
             values["grid"] = {k: v.split(",") if isinstance(v, str) else v for k, v in grid.items()}
@@ -106,7 +106,7 @@ class SweepConfig(_Runs):
         }
 
 
-def _key_value(name: str, item: str) -> tuple[str, str]:
+def key_value(name: str, item: str) -> tuple[str, str]:
     key, sign, value = item.partition("=")
     if not (key.strip() and sign and value.strip()):
         raise ValueError(f"{name} {item}: expected KEY=VALUE")

@@ -27,7 +27,11 @@ from clear_dist.ops import HIDDEN_STATISTICS, control_noise, control_vector, hid
 from clear_dist.types import Hidden, TokenStats, View
 
 Values = dict[str, dict[str | Hidden, Tensor]]
-_NEED_A_LABEL = {"log1mp", "top1"}
+# Statistics that are of the label: an AM-softmax head's margin is part of them.
+_OF_A_LABEL = frozenset({"logp", "log1mp", "logp_ref", "log1mp_ref", "log_ratio", "cross_rest"})
+# Those that the uniform distribution has too, which is the answer on IDK.
+_OF_NOBODY = frozenset({"logp", "logp_ref", "log_ratio"})
+_NEED_A_LABEL = _OF_A_LABEL - _OF_NOBODY | {"top1"}
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,25 @@ class VisionStep(nn.Module):
     The student sees all pictures in one pass: where its batch normalisation is in train mode, the statistics are
     those of all views together (``freeze_batchnorm`` makes every picture's loss its own). The reference is frozen (in
     place) and always in evaluation mode.
+
+    With an AM-softmax head, what is said of a label (``logp``, ``logp_ref``, ``log_ratio``, ``log1mp``, ``log1mp_ref``,
+    ``cross_rest``) is said under the margin, in student and reference alike: p and q are then softmax of s (cos_k -
+    m [k = label]), the distribution the original was trained with, so that retain's nll is the loss it was trained by.
+    What is said of the whole distribution (``kl_forward``, ``kl_reverse``, ``js``, ``entropy``, ``npo_vocab``, the
+    uniform answer on IDK), and ``top1``, which says whom the model names, is without: those are of what the model
+    says, and nobody's label is in it. ``cosine`` and ``l2`` are of embeddings as they are, of whatever length.
+
+    Raises:
+        ConfigError: the reference is another network than the student.
     """
 
     def __init__(self, student: VisionModel, reference: VisionModel | None = None) -> None:
         super().__init__()
+        if reference is not None and reference.settings != student.settings:
+            raise ConfigError(
+                f"reference: is another network than the student ({reference.settings}; {student.settings}); "
+                "give the original that the student starts from"
+            )
         self.student = student
         self.reference = None if reference is None else reference.requires_grad_(False).eval()
 
@@ -101,7 +120,8 @@ class VisionStep(nn.Module):
         for view in needs.views:
             labels = batch.labels[batch.view_examples[view]]
             mine = _cut(student, rows[view])
-            out[view] = self._of_class(view, needs.wants[view], mine, reference.get(view), labels)
+            with torch.autocast(labels.device.type, enabled=False):  # the head is small, and its logits are sharp
+                out[view] = self._of_class(view, needs.wants[view], mine, reference.get(view), labels)
             for want in needs.wants[view]:
                 if isinstance(want, Hidden):
                     out[view][want] = _distance(want, mine, reference.get(view), batch)
@@ -128,6 +148,11 @@ class VisionStep(nn.Module):
             names = {w.removeprefix(SEQUENCE) for w in wants if isinstance(w, str)}
             if len(layers) > 1 or (layers and any(isinstance(w, str) and w.startswith(SEQUENCE) for w in wants)):
                 raise ConfigError(f"{view.name}: one stage at a time, and no term over whole sequences beside it")
+            if self.student.label_margin and {"log1mp", "entropy"} <= names:  # ce_u's H(q) would be of two mixed
+                raise ConfigError(
+                    f"{view.name}: entropy is without the margin of an AM-softmax head, log1mp under it; a term such "
+                    "as ce_u needs both of one distribution. Use a softmax head, or another term"
+                )
             if view is View.IDK and names & _NEED_A_LABEL:
                 raise ConfigError(
                     f"IDK: {', '.join(sorted(names & _NEED_A_LABEL))} need an identity, and for a classifier "
@@ -187,25 +212,32 @@ class VisionStep(nn.Module):
             found |= token_stats(h_ND, None, None, h_ref=h_ref_ND, want=names & HIDDEN_STATISTICS)
         names -= HIDDEN_STATISTICS
         if view is View.IDK:
-            if "logp" in names:
-                found["logp"] = _uniform(h_ND, self.student.head)
-            if "logp_ref" in names:
-                assert h_ref_ND is not None and self.reference is not None
-                found["logp_ref"] = _uniform(h_ref_ND, self.reference.head).detach()
-            if "log_ratio" in names:
-                assert h_ref_ND is not None and self.reference is not None
-                found["log_ratio"] = (
-                    _uniform(h_ND, self.student.head) - _uniform(h_ref_ND, self.reference.head).detach()
-                )
-            names -= {"logp", "logp_ref", "log_ratio"}
-        if names:
-            h, weight = _with_bias(h_ND, self.student.head)
+            found |= self._of_nobody(names & _OF_NOBODY, h_ND, h_ref_ND)
+            names -= _OF_NOBODY
+        # Without a margin all come from one sweep over the head.
+        of_label = names & _OF_A_LABEL if self.student.label_margin else set()
+        target = None if view is View.IDK else labels
+        for part, under in ((of_label, labels), (names - of_label, None)):
+            if not part:
+                continue
+            h, weight = self.student.head_inputs(h_ND, under)
             h_ref, weight_ref = None, None
             if h_ref_ND is not None and self.reference is not None:
-                h_ref, weight_ref = _with_bias(h_ref_ND, self.reference.head)
-            target = None if view is View.IDK else labels
-            found |= token_stats(h, weight, target, h_ref=h_ref, weight_ref=weight_ref, want=names)
+                h_ref, weight_ref = self.reference.head_inputs(h_ref_ND, under)
+            found |= token_stats(h, weight, target, h_ref=h_ref, weight_ref=weight_ref, want=part)
         return {want: found[want.removeprefix(SEQUENCE)] for want in asked}
+
+    def _of_nobody(self, names: Collection[str], h_ND: Tensor, h_ref_ND: Tensor | None) -> dict[str, Tensor]:
+        """The uniform distribution in the place of a label."""
+        found: dict[str, Tensor] = {}
+        if "logp" in names or "log_ratio" in names:
+            found["logp"] = _uniform(self.student, h_ND)
+        if "logp_ref" in names or "log_ratio" in names:
+            assert h_ref_ND is not None and self.reference is not None
+            found["logp_ref"] = _uniform(self.reference, h_ref_ND).detach()
+        if "log_ratio" in names:
+            found["log_ratio"] = found["logp"] - found["logp_ref"]
+        return found
 
 
 def _cut(states: VisionStates, rows: slice) -> VisionStates:
@@ -213,16 +245,9 @@ def _cut(states: VisionStates, rows: slice) -> VisionStates:
     return VisionStates(embedding, {layer: h[rows] for layer, h in states.stages.items()})
 
 
-def _with_bias(h_ND: Tensor, head: nn.Linear) -> tuple[Tensor, Tensor]:
-    """h W^T + b as one product: [h, 1] and [W, b]."""
-    ones = h_ND.new_ones(len(h_ND), 1)
-    return torch.cat([h_ND, ones], 1), torch.cat([head.weight, head.bias[:, None]], 1)
-
-
-def _uniform(h_ND: Tensor, head: nn.Linear) -> Tensor:
+def _uniform(model: VisionModel, h_ND: Tensor) -> Tensor:
     """[n]: 1/K sum_k log p(k)."""
-    logits_NK = head(h_ND)
-    return logits_NK.to(torch.promote_types(logits_NK.dtype, torch.float32)).log_softmax(-1).mean(-1)
+    return model.logits_of(h_ND).log_softmax(-1).mean(-1)
 
 
 def _distance(want: Hidden, student: VisionStates, reference: VisionStates | None, batch: VisionBatch) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from clear_dist.engine.step import Totals
 from clear_dist.engine.vision import VisionBatch, VisionStep, vision_loss_of
 from clear_dist.errors import ConfigError
-from clear_dist.methods import Objective
+from clear_dist.methods import Objective, Sum
 from clear_dist.ops import l1_add_grad_, l1_norm
 from clear_dist.types import View
 
@@ -42,11 +42,16 @@ def vision_backward(
         gradients.append(torch.autograd.grad(value, trained, allow_unused=True))
         loss = loss + value.detach()
         parts |= found
-    gram = torch.tensor([[_inner(a, b) for b in gradients] for a in gradients], dtype=torch.float64)
-    weights = objective.rule.coefficients(gram, progress).tolist()
-    for p, *own in zip(trained, *gradients, strict=True):
-        present = [w * g for w, g in zip(weights, own, strict=True) if g is not None]
-        p.grad = torch.stack(present).sum(0) if present else None
+    if isinstance(objective.rule, Sum):  # one gradient, taken as it is
+        (only,) = gradients
+        for p, g in zip(trained, only, strict=True):
+            p.grad = g
+    else:
+        gram = torch.tensor([[_inner(a, b) for b in gradients] for a in gradients], dtype=torch.float64)
+        weights = objective.rule.coefficients(gram, progress).tolist()
+        for p, *own in zip(trained, *gradients, strict=True):
+            present = [w * g for w, g in zip(weights, own, strict=True) if g is not None]
+            p.grad = torch.stack(present).sum(0) if present else None
     elements = sum(p.numel() for p in trained)
     for penalty in objective.penalties:
         share = 1.0 / elements if penalty.reduction == "mean" else 1.0
@@ -56,7 +61,17 @@ def vision_backward(
             p.grad = gradient
         parts[penalty.name] = share * l1_norm([p.detach() for p in trained])
         loss = loss + penalty.factor * parts[penalty.name]
+    for p in trained:
+        p.grad = None if p.grad is None else laid_out_as(p, p.grad)
     return loss, parts
+
+
+def laid_out_as(weight: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the memory format of its weight: torch's fused optimisers (2.13) take both in the order in which
+    they lie in memory, whatever their strides say."""
+    if gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
 
 
 def _inner(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> float:

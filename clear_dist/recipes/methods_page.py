@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from clear_dist.methods import COMMON, METHODS
 from clear_dist.methods.parser import RULES, SCHEDULES, TERMS, choices
+from clear_dist.shadow.presets import PAPER_METHODS, unlearning_of
 from clear_dist.types import View
 
 from .methods import Entry, describe, listing, shown
@@ -77,6 +78,21 @@ on disk saves its share in every epoch but the first pass. `x 8/blocks`: only th
 counted: the teacher's answers, made once before training.
 """
 
+THEIRS_ON_PICTURES = ("retain_ft", "scrub", "llmu", "dpo", "rmu", "scrub_bio", "twins", "sparsity")
+ON_PICTURES = """\
+## On pictures
+
+A farm of shadow models ([shadow.md](shadow.md)) runs these on ResNets. A picture is an example with one token, its
+identity; IDK's answer is the uniform distribution over the identities, RANDOM's another identity than the true one;
+layers are the four stages, counted from 0. An epoch is one pass over the pictures to keep, in which every picture to
+forget is shown `forget x` times; where an objective looks at forget alone, over those. BatchNorm `frozen`: the
+original's running statistics, not updated. `push`: seeded noise added to every weight matrix before the first step, as
+a share of its standard deviation; ours. SGD with momentum .9 and weight decay 5e-5, as for shadow models, and at a
+constant rate, which is ours, in all rows. `clear-dist shadow-farm --tune npo.lr=0.05` changes a number,
+`--tune npo.set.beta=0.5` a hyperparameter.
+
+"""
+
 DEFECTS = """\
 ## Where other implementations go wrong
 
@@ -115,6 +131,7 @@ def markdown() -> str:
         overview(),
         *(section(describe(name)) for name in METHODS),
         terms(),
+        on_pictures(),
         DEFECTS,
     ]
     return "\n".join(parts)
@@ -180,6 +197,20 @@ def terms() -> str:
     for name, kind in RULES.items():
         out += [f"### {signature(name, kind, first='OBJECTIVE')}", "", prose(kind), ""]
     return "\n".join(out)
+
+
+def on_pictures() -> str:
+    """The settings of every method that a farm can run."""
+    head = (
+        "| method | epochs | rate | batch | forget x | BatchNorm | push | numbers | equation |\n" + "| --- " * 9 + "|\n"
+    )
+    rows = []
+    for name, numbers in PAPER_METHODS.items():
+        m = unlearning_of(name, numbers)
+        whose = "CLEAR's code" if name in THEIRS_ON_PICTURES else "ours"
+        cells = (f"{m.epochs:g}", f"{m.lr:g}", str(m.batch), str(m.repeat), m.batchnorm, f"{m.perturb:g}", whose)
+        rows.append(f"| `{name}` | {' | '.join(cells)} | `{m.objective}` |\n")
+    return ON_PICTURES + head + "".join(rows)
 
 
 def signature(name: str, function: Callable[..., object], first: str | None = None) -> str:

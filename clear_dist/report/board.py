@@ -207,9 +207,9 @@ def vision_table(rows: Mapping[str, Vision], title: str, key: str) -> Table:
     body = []
     for name in (*order, *anchors):
         row, (rank, why) = rows[name], ranks.get(name, (None, ""))
-        first = Cell(str(rank), kind="number") if rank else gap(f"not ranked: {why}" if why else "–")
+        first = Cell(str(rank), kind="number") if rank else gap("not ranked" if why else "–")
         cells = [vision_cell(v) for v in (row.u_lira, row.u_mia, row.forget_acc, row.holdout_acc, row.retain_acc)]
-        body.append(Row((first, text(name), *cells), grey=bool(why), rule=bool(anchors) and name == anchors[0]))
+        body.append(Row((Cell(name, why), first, *cells), grey=bool(why), rule=bool(anchors) and name == anchors[0]))
     note = (
         "Ranked by how near the accuracy of U-LIRA comes to .5, which is chance; methods below 80% of the original's "
         "retain accuracy are grey and not ranked. Equal figures (three decimals) share a rank."
@@ -217,10 +217,9 @@ def vision_table(rows: Mapping[str, Vision], title: str, key: str) -> Table:
     return Table(
         key,
         title,
-        ("Rank", "Method", "U-LIRA", "U-MIA", "forget", "holdout", "retain"),
+        ("Method", "rank", "U-LIRA", "U-MIA", "forget", "holdout", "retain"),
         tuple(body),
         groups=(("", 2), ("Attack accuracy", 2), ("Identification accuracy", 3)),
-        heads=2,
         notes=(note,),
     )
 

@@ -16,8 +16,8 @@ from clear_dist.report.words import number
 
 SHAPES = (
     f"Published: {published.SOURCE}; ln p is the natural logarithm of forget quality's p-value. Published figures are "
-    "of other models (Llama-2-7B, Mistral-7B, LLaVA) and of other data than ours: only the shape of a table compares, "
-    "never a figure with a figure."
+    "of other models (Llama-2-7B, Mistral-7B, LLaVA, ResNet-18) and of other data than ours: only the shape of a table "
+    "compares, never a figure with a figure."
 )
 DISAGREE = (
     "Tables 3 and 4 of the paper disagree with each other (Forget metric of Original .30 and .39, of LLMU .25 and .37, "

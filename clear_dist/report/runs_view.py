@@ -187,7 +187,8 @@ def runs_view(runs: Sequence[Run], out: Path) -> RunsView:
         blocks.append(Block("training", "Training", "The loss of each run.", () if losses is None else (losses,)))
     cards = [_card(entry, out) for entry in everybody]
     cards += [
-        Card(f"run-{slug(run.name)}", run.name, "A farm of vision models.", (), (), (), ())
+        Card(f"run-{slug(run.name)}", run.name, "A farm of vision models.", (),
+             () if (address := _address(run.folder, out)) is None else ((run.name, address),), (), ())
         for run in farms if run.data is None
     ]  # fmt: skip
     return RunsView(

@@ -101,16 +101,18 @@ _TITLES = {"config": "Settings", "seconds": "Seconds", "versions": "Versions", "
 
 
 def facts_of(run: RunData) -> tuple[Facts, ...]:
+    return facts_from(run.facts, run.summary.get("seconds") or {})
+
+
+def facts_from(facts: Mapping[str, Any], seconds: Mapping[str, Any] | None = None) -> tuple[Facts, ...]:
+    """The content of run.json as titled lists; ``seconds``: more times to list with its own."""
     plain = [
-        p
-        for k, v in run.facts.items()
-        if k not in ("v", "command") and not isinstance(v, Mapping)
-        for p in flatten(v, k)
+        p for k, v in facts.items() if k not in ("v", "command") and not isinstance(v, Mapping) for p in flatten(v, k)
     ]
     out = [Facts("Run", tuple(plain))]
-    nested = {k: v for k, v in run.facts.items() if isinstance(v, Mapping)}
-    if run.summary.get("seconds"):
-        nested["seconds"] = {**nested.get("seconds", {}), **run.summary["seconds"]}
+    nested = {k: v for k, v in facts.items() if isinstance(v, Mapping)}
+    if seconds:
+        nested["seconds"] = {**nested.get("seconds", {}), **seconds}
     # Settings are long: they come last.
     for key in sorted(nested, key=lambda k: k == "config"):
         out.append(Facts(_TITLES.get(key, key.replace("_", " ").capitalize()), tuple(flatten(nested[key]))))

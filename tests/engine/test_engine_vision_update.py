@@ -85,7 +85,7 @@ def test_rmu_reaches_only_the_stages_it_trains() -> None:
     step.student.train_only(objective.train_layers)
     vision_backward(step, objective, batch)
     for name, p in step.student.named_parameters():
-        assert (p.grad is not None and float(p.grad.abs().max()) > 0) == ("stages.1." in name or "stages.2." in name)
+        assert (p.grad is not None and float(p.grad.abs().max()) > 0) == name.startswith(("layer2.", "layer3."))
 
 
 def test_lora_is_refused() -> None:
@@ -137,8 +137,10 @@ def original() -> VisionModel:
     model = new_resnet(IDENTITIES, "tiny", seed=0)
     step = VisionStep(model).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    # Some entropy: of a model as sure as it likes, p rounds to 1 for some seeds, and nll has no gradient to climb.
+    unsure = -0.2 * m.entropy(FORGET) - 0.4 * m.entropy(R)
     for seed in range(60):
-        vision_backward(step, m.nll(FORGET) + 2 * m.nll(R), whole_batch(seed))
+        vision_backward(step, m.nll(FORGET) + 2 * m.nll(R) + unsure, whole_batch(seed))
         optimizer.step()
     assert accuracy(model) == (1.0, 1.0), "the original must know everybody"
     return model
@@ -197,7 +199,7 @@ def test_moves_its_statistic(
         for p in student.parameters():
             p.add_(1e-3 * torch.randn(p.shape, generator=g))
     step, batch = VisionStep(student, original).train(), whole_batch(100)
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.02)
     with torch.no_grad():
         before = moves(step(batch, objective.needs))  # pyright: ignore[reportArgumentType]
     losses = []

@@ -7,14 +7,15 @@ from torch import Tensor
 
 from clear_dist.engine.vision import VisionBatch, VisionStep
 from clear_dist.models.resnet import VisionModel, new_resnet
+from clear_dist.models.resnet_settings import Head
 
 CLASSES, SIDE, STAGE = 5, 32, 2
 FORGET, RETAIN = 3, 4  # pictures
 
 
-def models(dtype: torch.dtype = torch.float64) -> tuple[VisionModel, VisionModel]:
+def models(dtype: torch.dtype = torch.float64, head: Head = "softmax") -> tuple[VisionModel, VisionModel]:
     """A student and a reference that differ everywhere, their normalisation too."""
-    student, reference = (new_resnet(CLASSES, "tiny", seed) for seed in (0, 1))
+    student, reference = (new_resnet(CLASSES, "tiny", seed, head=head, scale=4.0) for seed in (0, 1))
     g = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for model in (student, reference):
@@ -27,8 +28,8 @@ def models(dtype: torch.dtype = torch.float64) -> tuple[VisionModel, VisionModel
     return student.to(dtype), reference.to(dtype)
 
 
-def step_of(dtype: torch.dtype = torch.float64) -> VisionStep:
-    return VisionStep(*models(dtype)).eval()
+def step_of(dtype: torch.dtype = torch.float64, head: Head = "softmax") -> VisionStep:
+    return VisionStep(*models(dtype, head)).eval()
 
 
 def batch_of() -> VisionBatch:

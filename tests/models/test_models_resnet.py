@@ -1,18 +1,17 @@
-"""The vision model: what transformers computes, stage by stage; frozen normalisation; its files."""
+"""The vision model: sizes and stems, stage by stage; frozen normalisation; precisions and memory formats."""
 
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import ResNetForImageClassification, ResNetModel
 
-from clear_dist.models.resnet import VisionModel, freeze_batchnorm, load_resnet, new_resnet, save_resnet
+from clear_dist.models.resnet import VisionModel, freeze_batchnorm, new_resnet
+from clear_dist.models.resnet_settings import Size
 from clear_dist.types import UserError
 
 CLASSES = 5
@@ -27,35 +26,63 @@ def model() -> VisionModel:
     return new_resnet(CLASSES, "tiny", seed=1)
 
 
-@pytest.fixture
-def saved(model: VisionModel, tmp_path: Path) -> Path:
-    return save_resnet(model, tmp_path / "resnet")
+# ImageNet's 1000 classes; torchvision prints these of its own.
+@pytest.mark.parametrize(
+    ("size", "parameters", "wide"), [("18", 11_689_512, 512), ("34", 21_797_672, 512), ("50", 25_557_032, 2048)]
+)
+def test_sizes_are_torchvisions(size: Size, parameters: int, wide: int) -> None:
+    model = new_resnet(1000, size)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert (model.classes, model.depth, model.head.in_features) == (1000, 4, wide)
+    names = set(model.state_dict())
+    assert {
+        "conv1.weight",
+        "bn1.running_var",
+        "layer2.0.downsample.1.weight",
+        "layer4.1.conv2.weight",
+        "fc.bias",
+    } <= names
+    assert ("layer1.0.downsample.0.weight" in names) == ("layer1.0.conv3.weight" in names) == (size == "50")
+
+
+def test_tiny_is_small() -> None:
+    body = [p for n, p in new_resnet(5, "tiny").named_parameters() if not n.startswith("fc")]
+    assert sum(p.numel() for p in body) == 157_520
 
 
 @torch.no_grad()
-def test_agrees_with_transformers(model: VisionModel) -> None:
+def test_stages(model: VisionModel) -> None:
     x = pictures(size=48)
-    theirs = model.net(x, output_hidden_states=True)
-    mine = model(x, stages=range(4))
-    assert mine.embedding is not None and mine.embedding.shape == (3, 64)
-    assert torch.equal(model.logits(x), theirs.logits) and theirs.logits.shape == (3, CLASSES)
-    assert torch.equal(model.embedding(x), mine.embedding)
-    for index in range(4):  # theirs starts with the stem's output
-        assert torch.equal(mine.stages[index], theirs.hidden_states[index + 1])
-        assert torch.equal(model.stage(x, index), mine.stages[index])
-    assert [tuple(h.shape[1:]) for h in mine.stages.values()] == [(16, 12, 12), (32, 6, 6), (64, 3, 3), (64, 2, 2)]
+    out = model(x, stages=range(4))
+    assert [tuple(h.shape[1:]) for h in out.stages.values()] == [(16, 12, 12), (32, 6, 6), (64, 3, 3), (64, 2, 2)]
+    assert all(torch.equal(model.stage(x, i), h) for i, h in out.stages.items())
+    assert torch.equal(model.embedding(x), out.embedding) and out.embedding.shape == (3, 64)
+    torch.testing.assert_close(out.embedding, out.stages[3].mean((2, 3)))
+    torch.testing.assert_close(model.logits(x), F.linear(out.embedding, model.fc.weight, model.fc.bias))
 
 
-def test_resnet_18_is_resnet_18() -> None:
-    """torchvision's ResNet-18 of 1000 classes has 11,689,512 parameters."""
-    model = new_resnet(1000, "18")
-    assert sum(p.numel() for p in model.parameters()) == 11_689_512
-    assert (model.classes, model.depth, model.head.in_features) == (1000, 4, 512)
+@torch.no_grad()
+def test_a_small_stem_keeps_small_pictures() -> None:
+    """No pooling, no stride: four times as many positions on a side as with the standard stem."""
+    model = new_resnet(CLASSES, "tiny", stem="small")
+    out = model(pictures(), stages=range(4))
+    assert [h.shape[-1] for h in out.stages.values()] == [32, 16, 8, 4]
+
+
+def test_a_projected_embedding() -> None:
+    model = new_resnet(CLASSES, "tiny", embedding_size=24).train()
+    embedding = model.embedding(pictures(8))
+    assert embedding.shape == (8, 24) and model.head.in_features == 24
+    torch.testing.assert_close(embedding.mean(0), torch.zeros(24), atol=1e-5, rtol=0)  # centred
+    assert float(embedding.detach().min()) < 0
+    freeze_batchnorm(model)
+    model.train()
+    torch.testing.assert_close(model.embedding(pictures(8))[:1], model.embedding(pictures(8)[:1]))
 
 
 def test_nothing_above_a_stage_is_run(model: VisionModel) -> None:
     ran: list[int] = []
-    for index, stage in enumerate(model.net.resnet.encoder.stages):
+    for index, stage in enumerate(model.stages):
         stage.register_forward_hook(lambda *_, i=index: ran.append(i))
     out = model(pictures(), stages=(1,), depth=2)
     assert ran == [0, 1] and out.embedding is None and set(out.stages) == {1}
@@ -78,20 +105,73 @@ def test_seeds() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     assert not torch.equal(one.head.weight, other.head.weight)
+    assert not torch.equal(one.conv1.weight, other.conv1.weight)
     assert not one.training
 
 
-@pytest.mark.parametrize(("classes", "size", "message"), [(5, "50", "'50' is unknown.*18, tiny"), (0, "18", "got 0")])
-def test_what_cannot_be_made(classes: int, size: str, message: str) -> None:
+def test_initial_weights() -> None:
+    """torchvision's: convolutions of variance 2 / fan out, normalisation that starts as the identity."""
+    model = new_resnet(1000, "18", seed=3)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            fan_out = module.out_channels * module.kernel_size[0] ** 2
+            assert float(module.weight.detach().var()) == pytest.approx(2 / fan_out, rel=0.05), name
+        if isinstance(module, torch.nn.BatchNorm2d):
+            state = module.state_dict()
+            assert all(bool((state[n] == 1).all()) for n in ("weight", "running_var"))
+            assert all(bool((state[n] == 0).all()) for n in ("bias", "running_mean", "num_batches_tracked"))
+    assert float(model.fc.weight.detach().abs().max()) == pytest.approx(512**-0.5, rel=1e-3)
+    # Rows of an AM-softmax head are about 1 long, in directions without a preferred one.
+    rows = new_resnet(1000, "18", head="am_softmax").fc.weight.detach()
+    assert float(rows.norm(dim=1).mean()) == pytest.approx(1, abs=0.01)
+    assert float((F.normalize(rows, dim=1) ** 4).mean()) == pytest.approx(3 / 512**2, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"size": "101"}, "size: '101' is unknown.*tiny, 18, 34, 50"),
+        ({"stem": "deep"}, "stem: 'deep' is unknown.*standard, small"),
+        ({"head": "arcface"}, "head: 'arcface' is unknown.*softmax, am_softmax"),
+        ({"classes": 0}, "classes: .*at least 1, got 0"),
+        ({"classes": True}, "classes: .*at least 1, got True"),
+        ({"embedding_size": 0}, "embedding_size: .*got 0"),
+        ({"scale": 0.0}, "scale: .*above 0, got 0"),
+        ({"scale": float("nan")}, "scale: .*got nan"),
+        ({"scale": "30"}, "scale: .*got 30"),
+        ({"margin": -0.1}, "margin: .*got -0.1"),
+        ({"margin": 2.0}, "margin: .*got 2"),
+    ],
+)
+def test_what_cannot_be_made(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        new_resnet(classes, size)  # pyright: ignore[reportArgumentType]
+        new_resnet(**{"classes": 5, "size": "tiny", **wrong})
+
+
+@pytest.mark.parametrize("size", ["tiny", "50"])
+@torch.no_grad()
+def test_channels_last_and_autocast(size: Size) -> None:
+    model, x = new_resnet(CLASSES, size, head="am_softmax", embedding_size=16), pictures()
+    plain = model.embedding(x)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    last = x.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model.embedding(last), plain, rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(last, stages=(3,))
+        embedding = out.embedding
+        assert embedding.dtype == torch.bfloat16 and out.stages[3].is_contiguous(memory_format=torch.channels_last)
+        loss = model.classification_loss(embedding, torch.tensor([0, 1, 2]))
+        assert loss.dtype == model.logits_of(embedding).dtype == torch.float32
+    assert float(F.cosine_similarity(embedding.float(), plain).min()) > 0.99
+    # What the head adds is fp32: the same loss from the same embedding without autocast.
+    assert torch.equal(loss, model.classification_loss(embedding.float(), torch.tensor([0, 1, 2])))
 
 
 def test_train_only(model: VisionModel) -> None:
     model.train_only((1, 2))
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     everything = {n for n, _ in model.named_parameters()}
-    assert trained == {n for n in everything if "stages.1." in n or "stages.2." in n} and trained
+    assert trained == {n for n in everything if n.startswith(("layer2.", "layer3."))} and trained
     model.train_only(None)
     assert all(p.requires_grad for p in model.parameters())
 
@@ -115,96 +195,6 @@ def test_frozen_normalisation_stays_frozen(model: VisionModel) -> None:
         torch.testing.assert_close(frozen.logits(x[:1]), before[:1])  # alone as among others
         assert all(torch.equal(b, buffers[n]) for n, b in frozen.named_buffers())
         logits.square().sum().backward()
-        norm = frozen.net.resnet.embedder.embedder.normalization
+        norm = frozen.bn1
         assert norm.weight.grad is not None and float(norm.weight.grad.abs().max()) > 0
     assert list(model.state_dict()) == names
-
-
-@torch.no_grad()
-def test_files_round_trip(model: VisionModel, saved: Path) -> None:
-    x = pictures()
-    assert sorted(f.name for f in saved.iterdir()) == ["config.json", "model.safetensors"]
-    state = torch.get_rng_state()
-    found = load_resnet(saved)
-    assert torch.equal(state, torch.get_rng_state())
-    assert not found.training and torch.equal(found.logits(x), model.logits(x))
-    assert torch.equal(load_resnet(saved, classes=CLASSES).logits(x), model.logits(x))
-    theirs = ResNetForImageClassification.from_pretrained(saved, use_safetensors=True)
-    assert torch.equal(theirs(x).logits, model.logits(x))
-
-
-@torch.no_grad()
-def test_a_new_head(model: VisionModel, saved: Path, tmp_path: Path) -> None:
-    found = load_resnet(saved, classes=9, seed=3)
-    assert found.classes == 9
-    assert torch.equal(found.embedding(pictures()), model.embedding(pictures()))
-    assert torch.equal(found.head.weight, load_resnet(saved, classes=9, seed=3).head.weight)
-    assert not torch.equal(found.head.weight, load_resnet(saved, classes=9, seed=4).head.weight)
-    assert load_resnet(save_resnet(found, tmp_path / "again")).classes == 9
-    with pytest.raises(UserError, match="at least 1, got 0"):
-        load_resnet(saved, classes=0)
-
-
-@torch.no_grad()
-def test_a_backbone_without_a_head(model: VisionModel, tmp_path: Path) -> None:
-    backbone = model.net.resnet
-    assert isinstance(backbone, ResNetModel)
-    backbone.save_pretrained(tmp_path)
-    found = load_resnet(tmp_path, classes=7)
-    assert torch.equal(found.embedding(pictures()), model.embedding(pictures()))
-    with pytest.raises(UserError, match=r"lack 2 tensors.*classifier\.1"):
-        load_resnet(tmp_path)
-
-
-def _without_config(folder: Path) -> None:
-    (folder / "config.json").unlink()
-
-
-def _of_another_type(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
-
-
-def _of_no_type(folder: Path) -> None:
-    (folder / "config.json").write_text("[]")
-
-
-def _without_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-
-
-def _cut_off(folder: Path) -> None:
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def _wider(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "hidden_sizes": [16, 32, 64, 128]}))
-
-
-def _deeper(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "depths": [1, 1, 1, 2]}))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (_without_config, r"config\.json: missing"),
-        (_of_another_type, "of type 'llama'; expected resnet"),
-        (_of_no_type, "is not a model's configuration"),
-        (_without_weights, "no weights"),
-        (_cut_off, "fetch the file again"),
-        (_wider, "do not fit config.json"),
-        (_deeper, "lack .* tensors"),
-    ],
-)
-def test_bad_files(saved: Path, spoil: Callable[[Path], None], message: str) -> None:
-    spoil(saved)
-    with pytest.raises(UserError, match=message):
-        load_resnet(saved)
-
-
-def test_no_such_directory(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such directory"):
-        load_resnet(tmp_path / "absent")

@@ -69,7 +69,7 @@ def test_the_document_is_markdown_that_renders() -> None:
         assert line.count("`") % 2 == 0 or line.startswith("```"), line
         assert not re.match(r"^ {4,}\S", line), line
     tables = [block for block in text.split("\n\n") if block.startswith("| ")]
-    assert len(tables) == 3
+    assert len(tables) == 4
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
 
