@@ -31,11 +31,12 @@ class ShadowFarmConfig(Config):
     identities: int | None = opt(
         None, "data", "identities a shadow model learns (default: half of those that are attacked)", "N", ge=2
     )
-    design: Literal["fixed_block", "random_half"] = opt(
-        "fixed_block",
+    design: Literal["matched", "fixed_block", "random_half"] | None = opt(
+        None,
         "data",
-        "who learns what: fixed_block, half of the models all forget identities, half all held out, as CLEAR's code; "
-        "random_half, random halves of everyone",
+        "who learns what: matched, half of the models all forget identities and others, half others alone, as gold "
+        "does; fixed_block, these also all held out, as CLEAR's code; random_half, random halves of everyone (default: "
+        "matched, with --preset paper fixed_block)",
     )
     pretrain_identities: int | None = opt(
         None, "data", "identities set aside to pretrain on (default: three of ten; 0: none)", "N", ge=0

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from clear_dist.errors import UserError, nearest
 from clear_dist.methods import METHODS, Setting
-from clear_dist.shadow.settings import Network, Training, Unlearning
+from clear_dist.shadow.settings import Design, Enrolment, Network, Training, Unlearning
 
 Batchnorm = Literal["train", "frozen"]
 
@@ -62,6 +62,8 @@ class Preset(NamedTuple):
     pretraining: Training
     shadow: Training
     methods: Mapping[str, Numbers]
+    design: Design = "matched"
+    enrolment: Enrolment = "held_out"
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
@@ -87,6 +89,8 @@ PRESETS: Final[Mapping[str, Preset]] = {
         pretraining=Training(100, 0.1, 256),
         shadow=Training(20, 0.02, 256, warmup=0.1),
         methods=PAPER_METHODS,
+        design="fixed_block",
+        enrolment="paper",
     ),
 }
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from clear_dist.data.augment_batch import AUGMENTATIONS
 from clear_dist.errors import UserError
 
-Design = Literal["fixed_block", "random_half"]
+Design = Literal["matched", "fixed_block", "random_half"]
 Enrolment = Literal["held_out", "paper"]
 Precision = Literal["bf16", "fp32"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -148,7 +148,7 @@ class FarmSettings:
     pretrain_digest: str | None = None
     weights: str | None = None
     weights_digest: str | None = None
-    design: Design = "fixed_block"
+    design: Design = "matched"
     enrolment: Enrolment = "held_out"
     enrol: int = 5
     network: Network = field(default_factory=Network)

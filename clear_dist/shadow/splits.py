@@ -1,10 +1,11 @@
 """Who is forgotten, held out, or trained on by which shadow model.
 
-Two designs. ``fixed_block`` is that of CLEAR's public code: the first half of the models learns all forget identities
-and a random part of the others, the second half all holdout identities and a random part of the others.
-``random_half`` is LiRA's (arXiv 2112.03570) and that of CLEAR's appendix E: every model learns a random half of all
-identities, in pairs of which one is the complement of the other, so that each identity is in exactly half of the
-models.
+Three designs. ``matched``, ours: the first half of the models learns all forget identities and a random part of the
+others, the second half a random part of the others as large, and nobody the holdout. What never saw the forget people
+is then drawn as gold models are, so that perfect forgetting is .5 and nothing else. ``fixed_block`` is that of CLEAR's
+public code: the second half learns all holdout identities too, hence more people than a gold model. ``random_half`` is
+LiRA's (arXiv 2112.03570) and that of CLEAR's appendix E: every model learns a random half of all identities, in pairs
+of which one is the complement of the other, so that each identity is in exactly half of the models.
 
 Everything is drawn from NumPy's PCG64 under a seed; names never decide, so renaming a person moves nobody.
 """
@@ -85,12 +86,13 @@ def training_sets(split: Split, models: int, design: Design, per_model: int | No
         return sets
     sets = []
     for model in range(models):
-        fixed = split.forget if model < models // 2 else split.holdout
-        rest = size - len(fixed)
+        second = split.holdout if design == "fixed_block" else ()
+        fixed = split.forget if model < models // 2 else second
+        rest = size - len(split.forget if design == "matched" else fixed)
         if not 1 <= rest <= len(split.other):
             raise UserError(
-                f"--identities {size}: a model learns {len(fixed)} fixed identities and some of {len(split.other)} "
-                f"others; expected {len(fixed) + 1} to {len(fixed) + len(split.other)}"
+                f"--identities {size}: a model learns {size - rest} fixed identities and some of {len(split.other)} "
+                f"others; expected {size - rest + 1} to {size - rest + len(split.other)}"
             )
         sets.append(tuple(sorted((*fixed, *rng.choice(split.other, rest, replace=False).tolist()))))
     return sets

@@ -44,6 +44,17 @@ def test_fixed_block_is_the_published_design(split: Split) -> None:
     assert all(len(s) == 12 for s in training_sets(split, 4, "fixed_block", 12, seed=0))
 
 
+def test_matched_never_saw_is_what_gold_is(split: Split) -> None:
+    sets = training_sets(split, 8, "matched", None, seed=0)
+    published = training_sets(split, 8, "fixed_block", None, seed=0)
+    assert sets[:4] == published[:4] and [len(s) for s in sets] == [25] * 4 + [19] * 4
+    for mine, gold in zip(sets[4:], sets[:4], strict=True):
+        assert not set(mine) & {*split.forget, *split.holdout, *split.pretrain}
+        assert len(mine) == len(set(gold) - set(split.forget))
+    assert not any(set(split.holdout) & set(mine) for mine in sets)
+    assert len(set(sets)) == 8
+
+
 def test_random_half_puts_every_identity_into_half_of_the_models(split: Split) -> None:
     sets = training_sets(split, 10, "random_half", None, seed=0)
     seen = Counter(i for mine in sets for i in mine)
@@ -73,7 +84,9 @@ def test_models_come_in_two_halves(split: Split, models: int) -> None:
         training_sets(split, models, "fixed_block", None, 0)
 
 
-@pytest.mark.parametrize(("size", "design"), [(5, "fixed_block"), (46, "fixed_block"), (12, "random_half")])
+@pytest.mark.parametrize(
+    ("size", "design"), [(5, "fixed_block"), (46, "fixed_block"), (6, "matched"), (12, "random_half")]
+)
 def test_a_size_that_cannot_be_is_refused(split: Split, size: int, design: str) -> None:
     with pytest.raises(UserError, match=f"--identities {size}: "):
         training_sets(split, 4, design, size, 0)  # pyright: ignore[reportArgumentType]
