@@ -101,10 +101,8 @@ def _merged(folder: Path, old: Sequence[Task], new: Sequence[Task]) -> tuple[Tas
     for task in (*old, *new):
         twin = names.setdefault(task.name, task)
         if twin.key != task.key:
-            raise UserError(
-                f"{folder}: task {task.name} is another one there "
-                f"({'; '.join(_differences(twin.spec, task.spec)[:4]) or 'other parents'}); name another directory"
-            )
+            found = "; ".join(_differences({"spec": twin.spec}, {"spec": task.spec})[:4]) or "it has other parents"
+            raise UserError(f"{folder}: task {task.name} is another one there ({found}); name another directory")
         if missing := [key for key in task.parents if key not in tasks]:
             raise UserError(f"task {task.name}: its parent {missing[0][:12]} must come before it")
         keep = task.keep_weights or (task.key in tasks and tasks[task.key].keep_weights)

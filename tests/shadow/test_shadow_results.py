@@ -200,7 +200,8 @@ def test_renaming_people_moves_nobody() -> None:
 def test_models_know_the_people_they_were_trained_on(tmp_path: Path) -> None:
     """What the attacks live on: a picture's logit is higher in models that learned its person."""
     data = identities(people=16)
-    chosen = settings(data, (), models=6, shadow=Training(12, 0.05, 16), pretrain=2, precision="fp32", enrol=3)
+    training = Training(12, 0.05, 16)
+    chosen = settings(data, (), models=6, design="fixed_block", shadow=training, pretrain=2, precision="fp32", enrol=3)
     farm = make_farm(tmp_path / "farm", data, chosen)
     run_farm(farm)
     results = read_results(farm)
