@@ -15,7 +15,7 @@ from clear_dist.methods import parse_objective
 from clear_dist.models.resnet_files import load_resnet
 from clear_dist.services.progress import say, task
 from clear_dist.services.rundir import read_run, write_run
-from clear_dist.shadow.folder import create_farm, opened
+from clear_dist.shadow.folder import create_farm, retry_quarantined
 from clear_dist.shadow.local import run_local
 from clear_dist.shadow.plan import Layout, layout_of, tasks_of
 from clear_dist.shadow.presets import PRESETS
@@ -154,8 +154,7 @@ def _create(config: ShadowFarmConfig, plan: Plan) -> None:
         left_out=[list(pair) for pair in plan.data.left_out],
         finished=False,
     )
-    with opened(config.out) as manifest:
-        manifest.retry_quarantined()
+    retry_quarantined(config.out)
 
 
 def _execute(config: ShadowFarmConfig, watch: Watch) -> Status:

@@ -173,6 +173,16 @@ def opened(folder: Path, clock: Callable[[], float] = time.time) -> Iterator[Man
                 raise UserError(f"{folder}: its database cannot be used ({error}); is the disk full?") from error
 
 
+def retry_quarantined(folder: Path, clock: Callable[[], float] = time.time) -> int:
+    """Give every quarantined task its attempts again, without looking through the files; how many there were.
+
+    Raises:
+        UserError: another process works on the farm.
+    """
+    with locked(folder), _database(folder, clock) as manifest:
+        return manifest.retry_quarantined()
+
+
 def _database(folder: Path, clock: Callable[[], float]) -> Manifest:
     """The farm's database; a damaged one is moved aside and begun anew, to be filled from the sidecars."""
     path = folder / DATABASE

@@ -106,7 +106,7 @@ def _train(task: Task, parents: Weights, data: Resident, given: Mapping[str, Ten
     trained = train_classifier(
         model, pictures.pixels, pictures.labels, Training(**spec["training"]), seed=int(spec["seed"])
     )
-    tensors = {} if task.kind == "pretrain" else _reading(model, task, data)
+    tensors = {} if task.kind == "pretrain" else _reader(task, data)(model)
     metrics = {"loss": trained.loss, "steps": float(trained.steps), "pictures": float(len(pictures))}
     return Outcome(tensors, _kept(task, model), metrics)
 
@@ -119,12 +119,13 @@ def _unlearn(task: Task, parents: Weights, data: Resident, given: Mapping[str, T
     original.autocast = _autocast(spec)
     original.to(device=data.pixels.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     method = Unlearning(**spec["method"])
+    read = _reader(task, data)
     trace: list[dict[str, Tensor]] = []
     done: list[float] = []
 
     def watch(epoch: float, model: VisionModel) -> None:
         done.append(epoch)
-        trace.append(_reading(model, task, data))
+        trace.append(read(model))
 
     model = unlearn(
         original,
@@ -135,7 +136,7 @@ def _unlearn(task: Task, parents: Weights, data: Resident, given: Mapping[str, T
         seed=int(spec["seed"]),
         on_epoch=watch if spec["trace"] else None,
     )
-    tensors = _reading(model, task, data)
+    tensors = read(model)
     if trace:
         tensors |= {f"trace/{name}": torch.stack([t[name] for t in trace]) for name in ("logit", "predicted")}
         tensors["trace/progress"] = torch.tensor(done, dtype=torch.float64)
@@ -148,15 +149,19 @@ def objective_of(method: Unlearning) -> Objective:
     return objective if method.stages is None else objective.training(tuple(method.stages))
 
 
-def _reading(model: VisionModel, task: Task, data: Resident) -> dict[str, Tensor]:
-    """Logit and nearest identity of every attacked picture, identities counted as ``attacked`` lists them."""
-    attacked = list(task.spec["attacked"])
-    pictures = data.of(attacked)
+def _reader(task: Task, data: Resident) -> Callable[[VisionModel], dict[str, Tensor]]:
+    """What reads a model: logit and nearest identity of every attacked picture, identities counted as ``attacked``
+    lists them. Pictures are gathered once, however often a run is watched."""
+    pictures = data.of(list(task.spec["attacked"]))
     labels = pictures.labels.cpu()
     enrolled = enrolment_pictures(labels.tolist(), int(task.spec["enrol"]), int(task.spec["enrol_seed"]))
-    vectors = embeddings(model, pictures.pixels)
-    found = reading(vectors, labels.numpy().astype(np.int64), np.asarray(enrolled))
-    return {**found, "embedding": torch.from_numpy(vectors)} if task.spec["embeddings"] else found
+
+    def read(model: VisionModel) -> dict[str, Tensor]:
+        vectors = embeddings(model, pictures.pixels)
+        found = reading(vectors, labels.numpy().astype(np.int64), np.asarray(enrolled))
+        return {**found, "embedding": torch.from_numpy(vectors)} if task.spec["embeddings"] else found
+
+    return read
 
 
 def _kept(task: Task, model: VisionModel) -> dict[str, Tensor] | None:
