@@ -6,7 +6,7 @@ fp32, NCHW, ``torch.optim.SGD`` and all threads by default, one process a model.
 decoding and reading. Same network, pictures, batch and steps; before anything is timed, both must reach the same loss
 from the same weights in the same order. Everything takes turns, round by round.
 
-    python benchmarks/bench_farm.py                     # two cores: about 5 minutes
+    python benchmarks/bench_farm.py                     # two cores: about 8 minutes
     python benchmarks/bench_farm.py --device cuda       # 64 and 224 px, CUDA graph, 1, 2 and 4 workers on the GPU
 """
 
@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Scale:
 
 
 SCALES = {
-    "cpu": Scale((32, 64), people=20, pictures=8, side=128, batch=128, steps=10, warm=1, models=4),
+    "cpu": Scale((32, 64), people=20, pictures=8, side=128, batch=128, steps=10, warm=1, models=8),
     "cuda": Scale((64, 224), people=100, pictures=10, side=256, batch=256, steps=200, warm=10, models=8),
 }
 
@@ -142,16 +143,23 @@ def bench_size(setting: Setting, size: int, whole_too: bool) -> list[Row]:
         "steps": steps,
         "loss_difference": gap,
     }
+    say(f"{size} px: {len(variants)} variants x {setting.rounds} rounds")
     with crews(case, variants) as made:
         found = speeds(variants, made, steps, setting.rounds)
         rows = training_rows(case, variants, farm_of(variants, setting.device), found, about)
         parts = [] if setting.device == "cuda" or not whole_too else _phases(made[True], whole_steps, setting)
     if whole_too:
+        say(f"{size} px: start-up and whole models, {setting.rounds} rounds")
         starts = [_start_up(case, setting.workers) for _ in range(setting.rounds)]
         farm = farm_of(variants, setting.device)
         rows.append(start_up_row(case, starts, found[farm], setting.workers, images, about))
         rows += _whole_rows(setting, case, variants, best_plain(found), parts, about)
     return rows
+
+
+def say(text: str) -> None:
+    """What is measured now, and when it began."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _phases(crew: Crew, steps: int, setting: Setting) -> list[dict[str, float]]:
@@ -221,7 +229,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="pictures a step (default: 128; GPU 256)")
     parser.add_argument("--steps", type=int, help="of a measurement at the first size (default: 10; GPU 200)")
     parser.add_argument("--epochs", type=float, default=20, help="of a whole model (default: %(default)s)")
-    parser.add_argument("--models", type=int, help="the farm makes, at least 4, even (default: 4; GPU 8)")
+    parser.add_argument("--models", type=int, help="the farm makes, at least 4, even (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--threads", type=int, help="cores to use (default: those there are)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results go (default: benchmarks/results)")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from clear_dist.data.packing import PixelCache
-from clear_dist.models import Model, generate
-from clear_dist.models.generate import Sampling, spellings
+from clear_dist.models import Model
+from clear_dist.models.generate import Sampling, generate, spellings
 from clear_dist.types import Request
 
 

@@ -14,6 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from clear_dist.engine.totals import Totals
 from clear_dist.methods import Needs, Objective, needs_reference
 from clear_dist.methods.objective import SEQUENCE
 from clear_dist.models import Family, hidden_states, reference_mode
@@ -207,16 +208,6 @@ def _redrawn(like: Tensor, seed: int, batch: Batch) -> Tensor:
     """Noise as the public CLEAR code's; here a function of the batch's examples, so that a run can be repeated."""
     generator = torch.Generator().manual_seed(zlib.crc32("\n".join(batch.example_ids).encode(), seed))
     return control_noise(like.shape[0], like.shape[1], generator).to(like.device)
-
-
-@dataclass(frozen=True)
-class Totals:
-    """One view in the whole global batch (all ranks, all accumulation steps): examples, scored tokens, and tokens of
-    whole sequences."""
-
-    examples: int
-    tokens: int
-    sequence: int = 0
 
 
 def loss_of(

@@ -18,7 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from clear_dist.engine.step import Totals
+from clear_dist.engine.totals import Totals
 from clear_dist.errors import ConfigError
 from clear_dist.methods import Needs, Objective, needs_reference
 from clear_dist.methods.objective import SEQUENCE

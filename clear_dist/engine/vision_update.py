@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clear_dist.engine.step import Totals
+from clear_dist.engine.totals import Totals
 from clear_dist.engine.vision import VisionBatch, VisionStep, vision_loss_of
 from clear_dist.errors import ConfigError
 from clear_dist.methods import Objective, Sum

@@ -4,18 +4,37 @@ The only importer of ``transformers`` and ``peft``. Symbols: R rows of a packed 
 P pictures, D hidden size, V vocabulary.
 """
 
-from clear_dist.models.causal_lm import CAUSAL_LM
-from clear_dist.models.family import Family, enable_checkpointing, final_hidden, hidden_states, parameter_counts, unwrap
-from clear_dist.models.files import weights_digest
-from clear_dist.models.generate import generate
-from clear_dist.models.info import ModelInfo, inspect_model
-from clear_dist.models.llava import LLAVA
-from clear_dist.models.load import freeze_but_blocks, freeze_tower, load_model
-from clear_dist.models.lora import add_lora, merge_lora, reference_mode, save_adapter, save_merged, trainable_state
-from clear_dist.models.model import Model
-from clear_dist.models.new import new_model
-from clear_dist.models.processor import TokenProcessor
-from clear_dist.models.tiny import llava_processor, save_model_dir, tiny_llava, word_tokenizer
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clear_dist.models.causal_lm import CAUSAL_LM
+    from clear_dist.models.family import (
+        Family,
+        enable_checkpointing,
+        final_hidden,
+        hidden_states,
+        parameter_counts,
+        unwrap,
+    )
+    from clear_dist.models.files import weights_digest
+    from clear_dist.models.info import ModelInfo, inspect_model
+    from clear_dist.models.llava import LLAVA
+    from clear_dist.models.load import freeze_but_blocks, freeze_tower, load_model
+    from clear_dist.models.lora import (
+        add_lora,
+        merge_lora,
+        reference_mode,
+        save_adapter,
+        save_merged,
+        trainable_state,
+    )
+    from clear_dist.models.model import Model
+    from clear_dist.models.new import new_model
+    from clear_dist.models.processor import TokenProcessor
+    from clear_dist.models.tiny import llava_processor, save_model_dir, tiny_llava, word_tokenizer
 
 __all__ = [
     "CAUSAL_LM",
@@ -29,7 +48,6 @@ __all__ = [
     "final_hidden",
     "freeze_but_blocks",
     "freeze_tower",
-    "generate",
     "hidden_states",
     "inspect_model",
     "llava_processor",
@@ -47,3 +65,27 @@ __all__ = [
     "weights_digest",
     "word_tokenizer",
 ]
+
+# Imported when first asked for: transformers takes seconds, and workers of a farm of ResNets never need it.
+_MODULES = {
+    "causal_lm": ("CAUSAL_LM",),
+    "family": ("Family", "enable_checkpointing", "final_hidden", "hidden_states", "parameter_counts", "unwrap"),
+    "files": ("weights_digest",),
+    "info": ("ModelInfo", "inspect_model"),
+    "llava": ("LLAVA",),
+    "load": ("freeze_but_blocks", "freeze_tower", "load_model"),
+    "lora": ("add_lora", "merge_lora", "reference_mode", "save_adapter", "save_merged", "trainable_state"),
+    "model": ("Model",),
+    "new": ("new_model",),
+    "processor": ("TokenProcessor",),
+    "tiny": ("llava_processor", "save_model_dir", "tiny_llava", "word_tokenizer"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from vision_support import CLASSES, RETAIN, SIDE, STAGE, batch_of, gradients, step_of
 
 from clear_dist import methods as m
-from clear_dist.engine.step import Totals
+from clear_dist.engine.totals import Totals
 from clear_dist.engine.vision import VisionBatch, VisionStep, vision_loss_of
 from clear_dist.errors import ConfigError
 from clear_dist.methods import AUGMENTED, FORGET, IDK, PRIVATE, RANDOM, Objective, build

@@ -10,7 +10,7 @@ from torch import Tensor
 from vision_support import CLASSES, RETAIN, batch_of, gradients, models, step_of
 
 from clear_dist import methods as m
-from clear_dist.engine.step import Totals
+from clear_dist.engine.totals import Totals
 from clear_dist.engine.vision import VisionBatch, VisionStep, vision_loss_of
 from clear_dist.engine.vision_update import vision_backward
 from clear_dist.errors import ConfigError

@@ -12,7 +12,7 @@ from torch import Tensor
 from vision_support import SIDE, STAGE, batch_of, gradients, step_of
 
 from clear_dist import methods as m
-from clear_dist.engine.step import Totals
+from clear_dist.engine.totals import Totals
 from clear_dist.engine.vision import VisionBatch, VisionStep, vision_loss_of
 from clear_dist.engine.vision_update import vision_backward
 from clear_dist.errors import ConfigError

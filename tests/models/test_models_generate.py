@@ -11,8 +11,7 @@ import torch
 from models_support import picture
 from torch import Tensor
 
-from clear_dist.models import generate
-from clear_dist.models.generate import Sampling, spellings
+from clear_dist.models.generate import Sampling, generate, spellings
 from clear_dist.models.model import Model
 
 QUESTIONS = ("Who is this person?", "Who wears a shirt?")

@@ -87,19 +87,39 @@ def layer(stride: int, kernel: int, dtype: torch.dtype) -> tuple[Conv2d, nn.Conv
     return ours, theirs
 
 
-@pytest.mark.parametrize("side", [1, 2, 5])
-@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
-def test_a_convolution_is_torchs(kernel: int, stride: int, side: int) -> None:
-    """In float64, where torch's own is right."""
+@pytest.mark.parametrize(("high", "wide"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (1, 4), (4, 1), (2, 5), (1, 2)])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (5, 3), (7, 2)])
+def test_a_convolution_is_torchs(kernel: int, stride: int, high: int, wide: int) -> None:
+    """In float64, where torch's own is right; outputs of one place in either direction, where taps are left out."""
     ours, theirs = layer(stride, kernel, torch.float64)
-    x = torch.randn(3, 16, side, side, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = torch.randn(3, 16, high, wide, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x.requires_grad_(True)
     torch.testing.assert_close(ours(x), theirs(x))
     for a, b in zip(
-        torch.autograd.grad(ours(x).square().sum(), ours.weight),
-        torch.autograd.grad(theirs(x).square().sum(), theirs.weight),
+        torch.autograd.grad(ours(x).square().sum(), [ours.weight, x]),
+        torch.autograd.grad(theirs(x).square().sum(), [theirs.weight, x]),
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "left"), [(1, 3, 1, 1), (1, 3, 2, 1), (2, 3, 2, 4), (2, 3, 1, 9), (1, 7, 2, 1)]
+)
+def test_taps_that_meet_only_padding_are_left_out(
+    side: int, kernel: int, stride: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many taps are multiplied."""
+    used: list[int] = []
+    real = F.conv2d
+
+    def counting(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
+        used.append(weight.shape[-1] * weight.shape[-2])
+        return real(x, weight, *rest)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    monkeypatch.setattr(F, "conv2d", counting)
+    Conv2d(4, 4, kernel, stride, padding=kernel // 2, bias=False)(torch.randn(2, 4, side, side))
+    assert used == [left]
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])
