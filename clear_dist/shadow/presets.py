@@ -37,14 +37,17 @@ PAPER_METHODS: Final[Mapping[str, Numbers]] = {
     "dpo": Numbers(4, 0.01, 256, batchnorm="frozen", set={"answers": "random"}),
     "rmu": Numbers(3, 0.2, 256, set={"layer": 2, "c": 2.0, "average": True}),
     "scrub_bio": Numbers(4, 0.2, 256, repeat=5),
-    "twins": Numbers(5, 0.4, 128, repeat=10),
+    # The published rate, .4, is for a distance that is not squared; squared it diverges from 1e-3 on where batch
+    # normalisation is frozen, and raw embeddings, some 30 long, give large gradients.
+    "twins": Numbers(5, 1e-4, 128, repeat=10),
     "sparsity": Numbers(4, 0.01, 32, set={"weight": 1e-4}),
-    # Ours: the paper's vision table has no such rows, or gives no numbers.
-    "ga": Numbers(5, 0.001, 256),
-    "gd": Numbers(5, 0.01, 256),
-    "kl": Numbers(5, 0.01, 256),
-    "npo": Numbers(5, 0.01, 256, set={"retain_weight": 1.0}),
-    "idk": Numbers(5, 0.01, 256),
+    # Ours: the paper's vision table has no such rows, or gives no numbers. Forget pictures shown once an epoch move
+    # nothing against retain's mean; five times they do, and retain holds.
+    "ga": Numbers(5, 0.002, 256),
+    "gd": Numbers(5, 0.01, 256, repeat=5),
+    "kl": Numbers(5, 0.01, 256, repeat=5),
+    "npo": Numbers(5, 0.05, 256, repeat=5, set={"retain_weight": 1.0}),
+    "idk": Numbers(5, 0.01, 256, repeat=5),
     "grad_orth": Numbers(500, 0.001, 256),
 }
 VISION_METHODS: Final = tuple(PAPER_METHODS)
@@ -70,13 +73,14 @@ PRESETS: Final[Mapping[str, Preset]] = {
     # Minutes on two cores: generated people, small pictures, a small network.
     "mini": Preset(
         size=32,
-        models=16,
+        models=32,
         forget=8,
         holdout=8,
         network=Network(size="tiny"),
         pretraining=Training(20, 0.05, 64, augment="photo"),
-        shadow=Training(10, 0.02, 64),
-        methods=PAPER_METHODS,
+        shadow=Training(40, 0.05, 64),
+        # Longer, it comes back: U-LIRA .60 after 20 epochs, .65 after 40, .99 after 400 (docs/shadow.md).
+        methods={**PAPER_METHODS, "grad_orth": Numbers(20, 0.001, 256)},
     ),
     # CLEAR, section 5.2 and appendices E and G, with what its public code really does: momentum .9, and a schedule
     # whose highest rate is .02 of the .1 it names.
