@@ -88,9 +88,9 @@ layers are the four stages, counted from 0. An epoch is one pass over the pictur
 forget is shown `forget x` times; where an objective looks at forget alone, over those. BatchNorm `frozen`: the
 original's running statistics, not updated. `push`: seeded noise added to every weight matrix before the first step, as
 a share of its standard deviation; ours. SGD with momentum .9 and weight decay 5e-5, as for shadow models, and at a
-constant rate, which is ours, in all rows. `twins` has .4 in CLEAR's code, for a distance that is not squared; squared it
-diverges from .001 on. `grad_orth` has 500 epochs to draw CLEAR's figure 5; 20 with the small preset. `clear-dist shadow-farm --tune npo.lr=0.05` changes a number,
-`--tune npo.set.beta=0.5` a hyperparameter.
+constant rate, which is ours, in all rows. `twins` has .4 in CLEAR's code, for a distance that is not squared; squared
+it diverges from .001 on. `grad_orth` has 500 epochs to draw CLEAR's figure 5, and 20 with the small preset.
+`clear-dist shadow-farm --tune npo.lr=0.05` changes a number, `--tune npo.set.beta=0.5` a hyperparameter.
 
 """
 
