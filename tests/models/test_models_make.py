@@ -12,7 +12,6 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from clear_dist.models import (
     add_lora,
     enable_checkpointing,
-    generate,
     inspect_model,
     load_model,
     merge_lora,
@@ -22,6 +21,7 @@ from clear_dist.models import (
     weights_digest,
     word_tokenizer,
 )
+from clear_dist.models.generate import generate
 from clear_dist.models.new import SCALES, count, find_config, parse_count
 from clear_dist.models.quiet import quiet
 from clear_dist.types import UserError

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from farm_fakes import executed, make_fake, plan, plant
+from farm_processes import ROOT, until, workers_of
 from test_farm_folder import results
 
 from clear_dist.errors import UserError
@@ -44,30 +45,6 @@ def start(farm: Path, workers: int = 2) -> subprocess.Popen[bytes]:
     """A process that runs the farm, as a terminal starts it: leader of a group."""
     command = [sys.executable, "-c", RUN, str(farm), str(workers)]
     return subprocess.Popen(command, process_group=0, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": ROOT})
-
-
-ROOT = str(Path(__file__).resolve().parents[2])
-
-
-def workers_of(farm: Path) -> list[int]:
-    """Processes that were started for this farm and still live."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if b"clear_dist.shadow.worker" in words and str(farm).encode() in words and state != "Z":
-            found.append(int(folder.name))
-    return found
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.02)
 
 
 def test_two_workers_make_what_one_makes(tmp_path: Path) -> None:

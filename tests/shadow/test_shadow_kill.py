@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
+from farm_processes import ROOT, until, workers_of
 from vision_farm import finished, hashes, identities, make_farm, planned, run_farm, settings
 
 from clear_dist.shadow.folder import opened
@@ -27,7 +28,6 @@ DATA = identities()
 CHOSEN = settings(DATA, ("retain_ft", "npo", "scrub_bio"), models=12, shadow=Training(6, 0.05, 16), trace=("npo",))
 TASKS = len(planned(DATA, CHOSEN)[1])
 KILLS = 22
-ROOT = str(Path(__file__).resolve().parents[2])
 RUN = """
 import sys
 from pathlib import Path
@@ -114,27 +114,6 @@ def test_workers_killed_at_random_make_the_same(
     run_farm(farm)
     whole(farm)
     assert hashes(farm) == undisturbed
-
-
-def workers_of(farm: Path) -> list[int]:
-    """Live worker processes of this farm."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if b"clear_dist.shadow.worker" in words and str(farm).encode() in words and state != "Z":
-            found.append(int(folder.name))
-    return found
-
-
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.02)
 
 
 @pytest.mark.slow
