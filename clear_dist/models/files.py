@@ -69,6 +69,8 @@ def weight_files(path: Path, *, complete: bool = True) -> list[Path]:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{index}: is not an index of shards (no readable weight_map); copy it again") from error
+        if outside := [n for n in names if Path(n).name != n]:
+            raise UserError(f"{index}: names {outside[0]!r}, which is no file of this directory; copy it again")
         files = [path / n for n in names]
     else:
         files = sorted(path.glob("model*.safetensors"))

@@ -86,6 +86,10 @@ def test_sharded_weights(tiny_dir, copy_of):
     (copy / "model.safetensors.index.json").write_text("[]")
     with pytest.raises(UserError, match=r"index\.json: is not an index of shards"):
         inspect_model(copy)
+    for outside in ("../other.safetensors", "/etc/passwd", "part/model-1.safetensors"):
+        (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {names[0]: outside}}))
+        with pytest.raises(UserError, match=r"names '.*', which is no file of this directory"):
+            inspect_model(copy)
 
 
 def test_snapshot_whose_weights_did_not_come(tiny_dir, tmp_path):
