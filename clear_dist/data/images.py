@@ -6,11 +6,12 @@ import io
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clear_dist.types import Picture, UserError
 
 MAX_PIXELS = 50_000_000  # larger pictures are refused: a small file may unfold into gigabytes
+_SIDEWAYS = (5, 6, 7, 8)  # orientations (EXIF) that turn a picture by a quarter
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
@@ -56,6 +57,17 @@ def decode(picture: Picture) -> Image.Image:
             raise _broken(picture, error) from error
 
 
+def picture_size(picture: Picture) -> tuple[int, int]:
+    """(height, width) of ``decode(picture)``, from the header alone. Raises UserError naming the picture's source."""
+    with _open(picture) as image:
+        try:
+            sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS
+        except Exception as error:
+            raise _broken(picture, error) from error
+        width, height = image.size
+        return (width, height) if sideways else (height, width)
+
+
 def _open(picture: Picture) -> Image.Image:
     try:
         data = picture.read()
@@ -93,9 +105,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _broken(picture: Picture, error: Exception) -> UserError:
+    # PIL's message about content it does not know names an object in memory, and says no more than this one.
+    why = "" if isinstance(error, UnidentifiedImageError) else f" ({type(error).__name__}: {error})"
     return UserError(
-        f"{picture.source}: not a picture that can be opened ({type(error).__name__}: {error}). "
-        "Expected an encoded image such as PNG or JPEG."
+        f"{picture.source}: not a picture that can be opened{why}. Expected an encoded image such as PNG or JPEG."
     )
 
 

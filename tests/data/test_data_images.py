@@ -81,6 +81,13 @@ def test_what_is_no_picture_is_named(data: bytes, message: str) -> None:
             look(picture_of(data))
 
 
+def test_what_is_said_of_no_picture_holds_no_address() -> None:
+    """The same words every time: they are kept in files that are compared."""
+    with pytest.raises(UserError) as caught:
+        decode(picture_of(b"rubbish"))
+    assert "0x" not in str(caught.value)
+
+
 def test_damaged_pixels_are_found_when_decoding() -> None:
     data = saved(Image.effect_noise((64, 64), 50), "JPEG")
     with pytest.raises(UserError, match="not a picture"):
