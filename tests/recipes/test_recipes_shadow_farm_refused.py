@@ -11,6 +11,7 @@ from farm_commands import METHOD, farm_command, in_this_process, run, write_pict
 from clear_dist.models.resnet import new_resnet
 from clear_dist.models.resnet_files import save_resnet
 from clear_dist.recipes import shadow_farm
+from clear_dist.shadow.presets import PRESETS
 
 Refused = Callable[..., str]
 
@@ -156,7 +157,7 @@ def test_another_seed_is_named(begun: Path, refused: Refused) -> None:
 def test_a_farm_of_other_settings_is_left_alone(begun: Path, refused: Refused) -> None:
     before = (begun / "farm.json").read_bytes()
     for words, said in (
-        (("--lr", 0.5), "holds another farm (settings.shadow.lr: 0.02 there, 0.5 now)"),
+        (("--lr", 0.5), f"holds another farm (settings.shadow.lr: {PRESETS['mini'].shadow.lr:g} there, 0.5 now)"),
         (("--enrol", 3), "settings.enrol: 2 there, 3 now"),
         (("--enrolment", "paper"), "settings.enrolment: 'held_out' there, 'paper' now"),
         (("--tune", "retain_ft.lr=0.5"), "task retain_ft/000 is another one there"),

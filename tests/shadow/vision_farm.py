@@ -39,7 +39,11 @@ def identities(people: int = PEOPLE, pictures: int = PICTURES, seed: int = 0, al
 
 def settings(data: Identities, methods: tuple[str, ...] = ("retain_ft", "npo"), **changes: object) -> FarmSettings:
     preset = PRESETS["mini"]
-    chosen = {name: replace(m, epochs=1.0, batch=16) for name, m in methods_of(methods, preset).items()}
+    # Rates for a dozen pictures, whatever the preset's are: larger ones push embeddings to the ends of the scale.
+    chosen = {
+        name: replace(m, epochs=1.0, batch=16, lr=min(m.lr, 0.01), repeat=1)
+        for name, m in methods_of(methods, preset).items()
+    }
     base = FarmSettings(
         images=data.source,
         digest=data.digest,
