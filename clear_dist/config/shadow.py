@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import model_validator
 
 from .base import Config, opt
-from .sweep import key_value
+from .flags import from_flags
 
 
 class ShadowFarmConfig(Config):
@@ -125,15 +125,7 @@ class ShadowFarmConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        values = dict(values)
-        for name in ("methods", "trace"):
-            if isinstance(values.get(name), list | tuple):
-                values[name] = ",".join(map(str, values[name]))
-        if isinstance(values.get("tune"), list | tuple):
-            values["tune"] = dict(key_value("`tune`", item) for item in values["tune"])
-        return values
+        return from_flags(values, comma=("methods", "trace"), pairs=("tune",))
 
     @model_validator(mode="after")
     def _one_way_to_start(self) -> ShadowFarmConfig:

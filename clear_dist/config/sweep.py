@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from clear_dist.defaults import MINI_UNLEARN, PAPER_UNLEARN
 
 from .base import DataFields, opt
+from .flags import from_flags
 from .training import UnlearnConfig, as_number
 
 # A sweep sets these itself, run by run.
@@ -69,15 +70,9 @@ class SweepConfig(_Runs):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: Any) -> Any:
+        values = from_flags(values, comma=("methods", "seeds"), pairs=("grid", "objectives"))
         if not isinstance(values, dict):
             return values
-        values = dict(values)
-        for name in ("methods", "seeds"):
-            if isinstance(values.get(name), list | tuple):
-                values[name] = ",".join(map(str, values[name]))
-        for name in ("grid", "objectives"):
-            if isinstance(values.get(name), list | tuple):  # flags: KEY=VALUE, repeated
-                values[name] = dict(key_value(f"`{name}`", item) for item in values[name])
         grid = values.get("grid")
         if isinstance(grid, dict):
             values["grid"] = {k: v.split(",") if isinstance(v, str) else v for k, v in grid.items()}
@@ -104,10 +99,3 @@ class SweepConfig(_Runs):
             "budget": self.budget,
             **{k: v for k, v in super().identity().items() if k in UnlearnConfig.model_fields},
         }
-
-
-def key_value(name: str, item: str) -> tuple[str, str]:
-    key, sign, value = item.partition("=")
-    if not (key.strip() and sign and value.strip()):
-        raise ValueError(f"{name} {item}: expected KEY=VALUE")
-    return key.strip(), value.strip()
