@@ -79,6 +79,15 @@ COMMANDS: dict[str, Command] = {
             'clear-dist sweep --methods none --objectives "mine=nll(IDK) + 2*nll(RETAIN)" --out runs/mine',
         ),
     ),
+    "plan": Command(
+        config.PlanConfig,
+        "memory, traffic and time of an unlearning step on GPUs that need not be there",
+        (
+            "clear-dist plan --model llava-1.5-7b --gpus 8 --gpu h100-80g --method npo",
+            "clear-dist plan --model llava-next-34b --gpus 16 --gpu a100-80g --full --out runs/plan",
+            'clear-dist plan --model DIR --gpus 1 --objective "2*nll(RETAIN) - nll(FORGET)" --ds z3_offload --json',
+        ),
+    ),
     "robustness": Command(
         config.RobustnessConfig,
         "attack a run's models: does what was forgotten come back?",

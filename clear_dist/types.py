@@ -90,14 +90,31 @@ class Example:
         return "text" if self.picture is None else "visual"
 
 
+@dataclass(frozen=True)
+class ImageLayout:
+    """What a picture of some size takes in a model that cuts pictures by their size.
+
+    tokens: placeholder tokens in its prompt. patches: rows of ``Batch.pixel_values``. inputs: what the vision tower is
+    told beside the pixels, by the name transformers gives it, for instance ``image_sizes: (height, width)``.
+    grid: rows and columns of its tokens, where the decoder's rotary positions follow them (Qwen2.5-VL).
+    """
+
+    tokens: int
+    patches: int
+    inputs: Mapping[str, tuple[int, ...]]
+    grid: tuple[int, int] | None = None
+
+
 class Processor(Protocol):
     """What data needs to know of a model: tokens and pixels. Provided by ``models``."""
 
     eos_id: int
     pad_id: int
     image_id: int | None  # placeholder token; None for a text-only model
-    image_tokens: int  # placeholder tokens per picture; 0 for a text-only model
-    image_shape: tuple[int, int, int]  # (3, H, W); (0, 0, 0) for a text-only model
+    image_tokens: int  # placeholder tokens per picture; 1 where ``layout_of`` says how many; 0 for a text-only model
+    image_shape: tuple[int, ...]  # (3, H, W), or a row of ``pixel_values``; (0, 0, 0) for a text-only model
+    # (height, width) of a picture -> its layout; None where every picture takes the same ``image_tokens``
+    layout_of: Callable[[int, int], ImageLayout] | None
 
     def encode_prompt(self, question: str, with_picture: bool) -> tuple[list[int], list[int]]:
         """(prefix, rest). The prefix ends with the image tokens and is the same for every question on a
@@ -114,7 +131,7 @@ class Processor(Protocol):
         ...
 
     def pixels(self, image: Image) -> Tensor:
-        """[3, H, W] float32, as the vision tower wants it."""
+        """[3, H, W] float32, as the vision tower wants it; [patches, *image_shape] where there is a ``layout_of``."""
         ...
 
 
@@ -133,7 +150,9 @@ class Batch:
     segment_ids: Tensor  # [R, L] int64; unique per sequence within a row; -1 = padding at a row's end
     group_ids: Tensor  # [R, L] int64; unique per group within a row; -1 = padding
     is_prefix: Tensor  # [R, L] bool; tokens every sequence of the same group may look at
-    pixel_values: Tensor | None  # [P, 3, H, W] float32; P >= 1 for a vision-language model (a zero dummy if none)
+    # [P, 3, H, W] float32; P >= 1 for a vision-language model (a zero dummy if none). Where pictures are cut by their
+    # size, the patches of all of them, joined: [patches, *image_shape].
+    pixel_values: Tensor | None
     image_slots: Tensor  # [P_real * image_tokens] int64 flat positions in R*L, picture by picture
     score_index: Tensor  # [T] int64 flat position in R*L whose hidden state predicts targets[t]
     targets: Tensor  # [T] int64
@@ -156,15 +175,30 @@ class Batch:
     # Trees (picture, question, answers), where the ids above say too little: [R, L] int64, a token is seen by those
     # behind it in its row up to this place (exclusive).
     visible_until: Tensor | None = None
+    # What a tower that cuts pictures by their size is told beside the pixels: name -> [P, k] int64, a row a picture,
+    # on the CPU, since shapes are computed from it (``ImageLayout.inputs``).
+    image_inputs: dict[str, Tensor] = field(default_factory=dict)
+    # [3, R, L] int64: rotary positions in time, height and width, where a picture of the batch has a grid of them.
+    rotary_ids: Tensor | None = None
+
+    # [P, n, D_tower]: what a frozen vision tower makes of the pictures, kept from before instead of computed
+    # (``engine.tower_cache``); pixel_values is then None. P >= 1: a zero dummy if there is no picture.
+    tower_features: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
-        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """The same in page-locked memory, from which a GPU copies while it computes."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
         if self.reference is not None:
-            moved["reference"] = self.reference.to(device)
+            changed["reference"] = self.reference._each(change)
         if self.cached is not None:
-            moved["cached"] = {view: states.to(device) for view, states in self.cached.items()}
-        return Batch(**{**vars(self), **moved})
+            changed["cached"] = {view: states.each(change) for view, states in self.cached.items()}
+        return Batch(**{**vars(self), **changed})
 
     def attention_mask(self) -> Tensor:
         """[R, 1, L, L] bool, True where row i may look at column j: causal, same sequence or own prefix.
@@ -195,11 +229,12 @@ class ReferenceStates:
     hidden: Tensor | None = None
     layers: dict[int, Tensor] = field(default_factory=dict)
 
-    def to(self, device: torch.device | str) -> ReferenceStates:
+    def each(self, change: Callable[[Tensor], Tensor]) -> ReferenceStates:
+        """Every tensor changed."""
         return ReferenceStates(
-            None if self.logp is None else self.logp.to(device, non_blocking=True),
-            None if self.hidden is None else self.hidden.to(device, non_blocking=True),
-            {layer: states.to(device, non_blocking=True) for layer, states in self.layers.items()},
+            None if self.logp is None else change(self.logp),
+            None if self.hidden is None else change(self.hidden),
+            {layer: change(states) for layer, states in self.layers.items()},
         )
 
 

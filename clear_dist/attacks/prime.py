@@ -92,6 +92,7 @@ class Primed:
         self._inner, self._starts, self._rests = inner, starts, rests
         self.eos_id, self.pad_id = inner.eos_id, inner.pad_id
         self.image_id, self.image_tokens, self.image_shape = inner.image_id, inner.image_tokens, inner.image_shape
+        self.layout_of = inner.layout_of
 
     def encode_prompt(self, question: str, with_picture: bool) -> tuple[list[int], list[int]]:
         asked, start = self._starts.get(question, (question, ""))

@@ -16,6 +16,7 @@ from .jobs import (
     ModelNewConfig,
     QuickstartConfig,
 )
+from .plan import PlanConfig
 from .reports import CompareConfig, ReportConfig
 from .robustness import RobustnessConfig
 from .shadow import FarmStatusConfig, ShadowFarmConfig
@@ -42,6 +43,7 @@ __all__ = [
     "ModelBaseConfig",
     "ModelFields",
     "ModelNewConfig",
+    "PlanConfig",
     "Preset",
     "QuickstartConfig",
     "ReportConfig",

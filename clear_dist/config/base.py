@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ForgetSplit = Literal["forget01", "forget05", "forget10"]
 Preset = Literal["mini", "paper", "clear_code", "tofu"]
-# Where a run is kept and how it is watched: two runs that differ only here give the same numbers.
-NOT_IDENTITY = frozenset({"out", "resume", "dry_run", "tracker", "checkpoint_every", "reference_cache"})
+# Where a run is kept, how it is watched, what is made ahead: two runs that differ only here give the same numbers.
+NOT_IDENTITY = frozenset(
+    {"out", "resume", "dry_run", "tracker", "checkpoint_every", "reference_cache", "tower_cache", "prefetch"}
+)
 
 # Fields that may name a file whose contents decide a run's numbers.
 CONTENTS = ("ds", "forget_file", "idk_answers", "objective")

@@ -46,7 +46,25 @@ class TrainFields(DataFields, ModelFields):
         None, "layout", "examples of all views in one forward pass of a rank (default: about 16k tokens)", "N", ge=1
     )
     gradient_checkpointing: bool = opt(False, "layout", "recompute activations: less memory, more time")
-    ds: Path | None = opt(None, "layout", "DeepSpeed JSON, e.g. ds_configs/z3.json; auto values are filled", "FILE")
+    tower_cache: Literal["auto", "on", "off"] = opt(
+        "auto",
+        "layout",
+        "the frozen vision tower's output of every picture: computed once and kept in memory (auto: where that is less "
+        "work, and fits into a quarter of the host's free memory)",
+    )
+    compile: bool = opt(
+        False,
+        "layout",
+        "torch.compile of the decoder's blocks, not under ZeRO-3: the first steps take minutes, the rest less",
+    )
+    prefetch: int = opt(2, "layout", "batches packed ahead while a step runs (0: none)", "N", ge=0, le=64)
+    ds: Path | None = opt(
+        None,
+        "layout",
+        "DeepSpeed JSON, e.g. ds_configs/z3.json, or the name of a shipped one; auto values are filled. auto: the "
+        "first shipped stage that fits this device",
+        "FILE|auto",
+    )
     resume: str = opt(
         "auto", "run", "auto: go on where this run stopped; or go on from the run at PATH", "auto|never|PATH"
     )

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clear_dist.types import Example, Picture, Processor, UserError
+from clear_dist.data.images import picture_size
+from clear_dist.types import Example, ImageLayout, Picture, Processor, UserError
 
 Ids = NDArray[np.int64]
+
+_SIZES: dict[str, tuple[int, int]] = {}  # digest -> (height, width): a picture is looked at once for all its questions
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +24,7 @@ class Encoded:
         empty without one.
     rest: [q] int64, the rest of the prompt.
     answer: [a] int64, a >= 1, ends with EOS.
+    layout: of a picture in a model that cuts pictures by their size.
     """
 
     example_id: str
@@ -29,11 +33,31 @@ class Encoded:
     prefix: Ids
     rest: Ids
     answer: Ids
+    layout: ImageLayout | None = None
 
     @property
     def length(self) -> int:
         """Tokens of the sequence when it stands alone."""
         return len(self.prefix) + len(self.rest) + len(self.answer)
+
+
+def encode_prompt(
+    processor: Processor, question: str, picture: Picture | None
+) -> tuple[list[int], list[int], ImageLayout | None]:
+    """(prefix, rest, layout) of a question: ``Processor.encode_prompt`` with as many image tokens as the picture takes.
+
+    Raises UserError: a picture that cannot be opened, or of a shape the model does not take.
+    """
+    prefix, rest = processor.encode_prompt(question, picture is not None)
+    if picture is None or processor.layout_of is None:
+        return prefix, rest, None
+    if picture.digest not in _SIZES:
+        _SIZES[picture.digest] = picture_size(picture)
+    try:
+        layout = processor.layout_of(*_SIZES[picture.digest])
+    except UserError as error:
+        raise UserError(f"{picture.source}: {error}") from error
+    return [i for t in prefix for i in ([t] * (layout.tokens if t == processor.image_id else 1))], rest, layout
 
 
 def encode(example: Example, processor: Processor, max_length: int) -> Encoded:
@@ -51,15 +75,16 @@ def encode(example: Example, processor: Processor, max_length: int) -> Encoded:
         )
     if not example.answer.strip():
         raise UserError(f"{example.id}: the answer is empty. Expected at least one character; fill or drop the row.")
-    prefix, rest = processor.encode_prompt(example.question, picture is not None)
+    prefix, rest, layout = encode_prompt(processor, example.question, picture)
     answer = processor.encode_answer(example.answer)
     assert answer, f"{example.id}: Processor.encode_answer returned nothing, not even EOS"
     assert prefix or rest, f"{example.id}: an answer cannot be predicted from an empty prompt"
     if picture is not None:
         found = sum(token == processor.image_id for token in prefix)
-        if found != processor.image_tokens:
+        expected = processor.image_tokens if layout is None else layout.tokens
+        if found != expected:
             raise UserError(
-                f"{example.id}: the prompt holds {found} image tokens, the model expects {processor.image_tokens} "
+                f"{example.id}: the prompt holds {found} image tokens, the model expects {expected} "
                 "for every picture. The processor's patch_size, image size and num_additional_image_tokens must "
                 "be those of the model's vision tower (see processor_config.json in the model directory)."
             )
@@ -77,6 +102,7 @@ def encode(example: Example, processor: Processor, max_length: int) -> Encoded:
         prefix=np.asarray(prefix, dtype=np.int64),
         rest=np.asarray(rest, dtype=np.int64),
         answer=np.asarray(answer, dtype=np.int64),
+        layout=layout,
     )
 
 

@@ -58,7 +58,7 @@ def decode(picture: Picture) -> Image.Image:
 
 
 def picture_size(picture: Picture) -> tuple[int, int]:
-    """(height, width) of ``decode(picture)``, from the header alone. Raises UserError naming the picture's source."""
+    """(height, width) of ``decode(picture)``, from its header where possible. Raises UserError naming the source."""
     with _open(picture) as image:
         try:
             sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from clear_dist.data.encode import Encoded
 from clear_dist.data.images import decode
+from clear_dist.data.picture_inputs import DUMMY, Placed, layout_fields
 from clear_dist.types import Batch, Picture, Processor
 
 Layout = Literal["dense", "varlen", "padded"]
@@ -47,16 +48,18 @@ def pack(
     share: bool = True,
     multiple_of: int = 1,
     sequences: bool = False,
+    features: Callable[[Sequence[Picture]], Tensor] | None = None,
 ) -> Batch:
     """One batch of all views together, so that one forward serves every term of an objective.
 
     Args:
         views: view -> its examples; their order numbers the examples 0..N-1 and orders the scored tokens.
         row_length: tokens a row may hold; a longer group makes the rows as long as itself.
-        pixels: picture -> [3, H, W] float32, for instance a ``PixelCache``.
+        pixels: picture -> ``Processor.pixels`` of it, for instance a ``PixelCache``.
         layout: see the module's docstring.
         share: in the dense layout, examples on the same picture (of any view) share one prefix.
         sequences: also say where every example's whole sequence stands (``Batch.sequence_index`` and its companions).
+        features: pictures -> ``Batch.tower_features``; no pixel is then looked at.
         multiple_of: rows are filled up to a multiple of this many tokens (some GPU kernels want 8); not varlen.
 
     Returns a legal batch for any input: no example at all gives one row of one padding token, and a
@@ -80,6 +83,7 @@ def pack(
     whole: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(examples)
     image_slots: list[np.ndarray] = []
     pictures: list[Picture] = []
+    placed: list[Placed] = []
 
     ramp = np.arange(length, dtype=np.int64)
     for r, row in enumerate(rows):
@@ -117,6 +121,8 @@ def pack(
                 segment += 1
                 at = end
             group_ids[r, start:at] = number
+            if first.picture is not None:
+                placed.append(Placed(r, start, at, first.prefix, first.layout))
 
     counts = np.fromiter((len(e.answer) for e in examples), dtype=np.int64, count=len(examples))
     view_examples, view_tokens = _slices(views, counts)
@@ -127,7 +133,8 @@ def pack(
         segment_ids=torch.from_numpy(segment_ids),
         group_ids=torch.from_numpy(group_ids),
         is_prefix=torch.from_numpy(is_prefix),
-        pixel_values=stack_pixels(pictures, processor, pixels),
+        pixel_values=stack_pixels(pictures, processor, pixels) if features is None else None,
+        tower_features=None if features is None else features(pictures),
         image_slots=torch.from_numpy(_concatenate(image_slots)),
         score_index=torch.from_numpy(_concatenate(score_index)),
         targets=torch.from_numpy(_concatenate([e.answer for e in examples])),
@@ -136,6 +143,7 @@ def pack(
         view_tokens=view_tokens,
         example_ids=[e.example_id for e in examples],
         real_tokens=sum(group.length for group in groups),
+        **layout_fields(placed, processor, position_ids),
         **extra,
     )
 
@@ -156,7 +164,7 @@ def _sequences(
 
 
 class PixelCache:
-    """Picture -> [3, H, W] float32, decoded once: least recently used pictures go when ``max_bytes`` is full.
+    """Picture -> ``Processor.pixels`` of it, decoded once: least recently used pictures go when ``max_bytes`` is full.
 
     Safe to call from several threads (a background thread may prepare the next batch). Treat the tensors as
     read-only: the same ones are handed out again.
@@ -281,9 +289,14 @@ def _slices(views: Mapping[str, Sequence[Encoded]], counts: np.ndarray) -> tuple
 def stack_pixels(
     pictures: Sequence[Picture], processor: Processor, pixels: Callable[[Picture], Tensor]
 ) -> Tensor | None:
-    """[P, 3, H, W] float32; a zero picture for a vision-language model without any; None for a text-only model."""
+    """[P, 3, H, W] float32, or the patches of all pictures where they are cut by their size; zeros for a
+    vision-language model without any; None for a text-only model."""
     if processor.image_tokens == 0:
         return None
+    if processor.layout_of is not None:
+        if not pictures:
+            return torch.zeros(processor.layout_of(*DUMMY).patches, *processor.image_shape)
+        return torch.cat([pixels(picture) for picture in pictures])
     if not pictures:
         return torch.zeros(1, *processor.image_shape)
     return torch.stack([pixels(picture) for picture in pictures])

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from clear_dist.data.encode import Encoded, Ids
 from clear_dist.data.packing import cut_rows, stack_pixels
-from clear_dist.types import Batch, Picture, Processor
+from clear_dist.data.picture_inputs import Placed, layout_fields
+from clear_dist.types import Batch, ImageLayout, Picture, Processor
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +33,13 @@ class Asked:
     prefix: Ids
     rest: Ids
     answers: tuple[Ids, ...] = ()
+    layout: ImageLayout | None = None
 
     @classmethod
     def of(cls, encoded: Sequence[Encoded]) -> Asked:
         """One request from its answers, each encoded with the same prompt."""
         first = encoded[0]
-        return cls(first.picture, first.prefix, first.rest, tuple(e.answer for e in encoded))
+        return cls(first.picture, first.prefix, first.rest, tuple(e.answer for e in encoded), first.layout)
 
     @property
     def length(self) -> int:
@@ -77,6 +79,7 @@ class _Question:
 class _Trunk:
     picture: Picture | None
     prefix: Ids
+    layout: ImageLayout | None
     questions: dict[bytes, _Question] = field(default_factory=dict)
     length: int = 0
 
@@ -86,7 +89,7 @@ def grow(asked: Sequence[Asked], processor: Processor, *, row_length: int, pixel
 
     Args:
         row_length: tokens a row may hold; a longer trunk with all that grows on it makes the rows as long as itself.
-        pixels: picture -> [3, H, W] float32.
+        pixels: picture -> ``Processor.pixels`` of it.
 
     No request gives a legal batch of one padding token, which several ranks need to keep in step.
     """
@@ -102,6 +105,7 @@ def grow(asked: Sequence[Asked], processor: Processor, *, row_length: int, pixel
     score_index: dict[tuple[int, int], Ids] = {}
     image_slots: list[Ids] = []
     pictures: list[Picture] = []
+    placed: list[Placed] = []
 
     for r, row in enumerate(rows):
         at = 0
@@ -112,6 +116,7 @@ def grow(asked: Sequence[Asked], processor: Processor, *, row_length: int, pixel
             at = _write(input_ids, position_ids, visible, r, at, trunk.prefix, 0, end)
             if trunk.picture is not None:
                 pictures.append(trunk.picture)
+                placed.append(Placed(r, start, end, trunk.prefix, trunk.layout))
                 image_slots.append(r * length + start + np.flatnonzero(trunk.prefix == processor.image_id))
             for question in trunk.questions.values():
                 q = len(question.rest)
@@ -146,6 +151,7 @@ def grow(asked: Sequence[Asked], processor: Processor, *, row_length: int, pixel
         example_ids=[f"request {i}, answer {a}" for i, a in order],
         real_tokens=sum(trunk.length for trunk in trunks),
         visible_until=torch.from_numpy(visible),
+        **layout_fields(placed, processor, position_ids),
     )
     assert all(b is not None for b in branches)
     lengths = [[len(a) for a in request.answers] for request in asked]
@@ -162,7 +168,7 @@ def _trunks(asked: Sequence[Asked]) -> tuple[list[_Trunk], list[int], int]:
         shared = request.prefix.tobytes() if request.picture is not None else rest
         trunk = trunks.setdefault(
             (None if request.picture is None else request.picture.digest, shared),
-            _Trunk(request.picture, request.prefix, length=len(request.prefix)),
+            _Trunk(request.picture, request.prefix, request.layout, length=len(request.prefix)),
         )
         if rest not in trunk.questions:
             trunk.questions[rest] = _Question(request.rest, count)

@@ -13,7 +13,11 @@ from typing import Any
 from clear_dist.errors import closest
 from clear_dist.types import UserError
 
+from .ds_shipped import FOLDER, nearest_shipped, shipped, shipped_name
+from .ds_zeropp import HPZ, QUANTIZED, fill_zeropp
 from .optimizer import BETAS, EPS
+
+AUTO = Path("auto")  # --ds auto: the recipe asks the planner which shipped file fits
 
 # Top-level keys of DeepSpeed 0.19's configuration that make sense for this engine (deepspeed.ai/docs/config-json).
 KNOWN_KEYS = frozenset(
@@ -37,12 +41,15 @@ ZERO_KEYS = frozenset(
 # Entries that are objects; DeepSpeed itself would fail on anything else deep inside.
 _OBJECTS = ("bf16", "fp16", "optimizer", "zero_optimization")
 _OFFLOADS = ("offload_param", "offload_optimizer")
-_STAGE3_ONLY = ("offload_param", "zero_hpz_partition_size", "zero_quantized_weights", "mics_shard_size")
+_STAGE3_ONLY = ("offload_param", HPZ, *QUANTIZED, "mics_shard_size")
 
 
 @dataclass(frozen=True)
 class RunNumbers:
-    """What fills a configuration's gaps."""
+    """What fills a configuration's gaps, and the machines it has to work on.
+
+    ranks_per_node: None where all ranks are on one node.
+    """
 
     world_size: int
     global_batch: int  # examples of the primary view per optimiser step
@@ -50,14 +57,27 @@ class RunNumbers:
     bf16: bool
     lr: float
     weight_decay: float
+    device: str = "cpu"
+    ranks_per_node: int | None = None
 
 
 def load_ds_config(path: Path | None) -> dict[str, Any]:
-    """The JSON file, or ZeRO stage 0 where none was given."""
+    """The JSON file, or ZeRO stage 0 where none was given; a shipped one is found by its name, without its folder."""
     if path is None:
         return {"gradient_clipping": 1.0, "zero_optimization": {"stage": 0}}
+    if path == AUTO:
+        raise UserError(
+            "--ds auto is for finetune, unlearn, sweep and plan, which know what is trained; leave it out, or name a "
+            "file."
+        )
     if not path.is_file():
-        raise UserError(f"--ds {path}: no such file. Shipped ones are in ds_configs/, e.g. ds_configs/z3.json.")
+        if (name := shipped_name(path)) is not None:
+            return shipped(name)
+        close = nearest_shipped(path)
+        raise UserError(
+            f"--ds {path}: no such file{f' (did you mean {close}?)' if close else ''}. Shipped ones are in {FOLDER}/, "
+            f"e.g. {FOLDER}/z3.json, and are found by name (--ds z3); --ds auto picks one."
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -155,6 +175,13 @@ def resolve_ds_config(config: dict[str, Any], numbers: RunNumbers, source: str) 
     out.pop("fp16", None)
 
     zero = out.setdefault("zero_optimization", {"stage": stage})
+    filled += fill_zeropp(
+        zero,
+        world_size=numbers.world_size,
+        ranks_per_node=numbers.ranks_per_node or numbers.world_size,
+        device=numbers.device,
+        source=source,
+    )
     for key in [k for k, v in zero.items() if v == "auto"]:
         # DeepSpeed's own defaults depend on nothing we know better.
         del zero[key]

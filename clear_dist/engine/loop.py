@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,19 @@ import torch
 from torch import Tensor, nn
 
 from clear_dist.methods import Objective
+from clear_dist.types import Batch
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .ds_config import RunNumbers, resolve_ds_config
 from .gradients import GradientShards
 from .metrics_log import metrics_log
 from .optimizer import L1Norm, OptimizerName, make_optimizer
+from .prefetch import prefetched
 from .schedule import ScheduleName, lr_factor
 from .step import StepModule, loss_of
 from .stream import Stream
 from .trackers import TrackerName
-from .world import World, import_deepspeed
+from .world import World, import_deepspeed, ranks_per_node
 
 OnStep = Callable[[int, Mapping[str, Any]], None]
 
@@ -59,6 +62,7 @@ class TrainSettings:
     tracker: TrackerName = "none"
     eval_every: int = 0
     optimizer: OptimizerName = "adamw"
+    prefetch: int = 0  # batches packed ahead in a thread
 
 
 @dataclass
@@ -79,7 +83,7 @@ def train(
     world: World,
     *,
     on_start: Callable[[list[str]], None] | None = None,
-    prepare: Callable[[Any], None] | None = None,
+    prepare: Callable[[Any], Mapping[str, Any] | None] | None = None,
     on_step: OnStep | None = None,
     on_eval: Callable[[Any, int], Mapping[str, float]] | None = None,
 ) -> Trained:
@@ -87,7 +91,7 @@ def train(
 
     ``on_start`` is told, before the first step, what was filled into the DeepSpeed configuration. ``prepare`` is given
     the engine while its weights are still those training starts from, also where a checkpoint is resumed afterwards:
-    the moment to ask what the reference says.
+    the moment to ask what the reference says. What it returns goes into the first line that is written.
 
     Raises:
         UserError: contradictory DeepSpeed configuration, unusable checkpoint.
@@ -96,13 +100,15 @@ def train(
     engine, filled = _initialize(module, settings, world)
     if on_start:
         on_start(filled)
-    if prepare:
-        prepare(engine)
+    prepared = (prepare(engine) if prepare else None) or {}
     run = _Run(engine, objective, stream, settings, world)
     start = load_checkpoint(engine, settings.run_dir / "checkpoints", world) if settings.resume else 0
     stop = min(settings.total_steps, settings.stop_after or settings.total_steps)
     began = time.perf_counter()
-    with metrics_log(settings.run_dir, settings.tracker, world, start) as write:
+    with (
+        metrics_log(settings.run_dir, settings.tracker, world, start) as write,
+        prefetched(_batches(run, range(start, stop)), settings.prefetch) as batches,
+    ):
 
         def evaluate(step: int) -> None:
             if on_eval and settings.eval_every and (step % settings.eval_every == 0 or step == stop):
@@ -112,13 +118,15 @@ def train(
             evaluate(0)
         for step in range(start, stop):
             clock = time.perf_counter()
-            line = _one_step(run, step)
+            line = _one_step(run, step, batches)
             seconds = time.perf_counter() - clock
             line |= {
                 "tokens_per_s": line["real_tokens"] / seconds,
                 "seconds": seconds,
                 "memory_gb": _memory_gb(world),
             }
+            if step == start and prepared:
+                line["prepared"] = dict(prepared)
             write(line)
             if on_step:
                 on_step(step + 1, line)
@@ -138,6 +146,8 @@ def _initialize(module: StepModule, settings: TrainSettings, world: World) -> tu
         bf16=settings.bf16,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
+        device=world.device.type,
+        ranks_per_node=ranks_per_node(world),
     )
     config, filled = resolve_ds_config(dict(settings.ds_config), numbers, settings.ds_source)
     trainable = [p for p in module.parameters() if p.requires_grad]
@@ -171,7 +181,18 @@ class _Run:
         self.norms = {p: L1Norm(self.student, p.parameters) for p in objective.penalties} if alone else {}
 
 
-def _one_step(run: _Run, step: int) -> dict[str, Any]:
+def _batches(run: _Run, steps: range) -> Iterator[Batch]:
+    """All this rank reads: step by step, of each the groups of terms, of each the micro-batches."""
+    on_gpu = run.world.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(run.world.device)  # a thread of its own begins at device 0
+    for step in steps:
+        for group in run.groups:
+            for batch in run.stream.micro_batches(step, None if run.shards is None else group.needs.views):
+                yield batch.pinned() if on_gpu else batch
+
+
+def _one_step(run: _Run, step: int, batches: Iterator[Batch]) -> dict[str, Any]:
     engine, shards = run.engine, run.shards
     progress = step / run.settings.total_steps
     lr = engine.get_lr()[0]
@@ -180,7 +201,7 @@ def _one_step(run: _Run, step: int) -> dict[str, Any]:
     for number, group in enumerate(run.groups):
         if number and shards is not None:
             shards.clear()
-        for name, value in _accumulate(run, group, step, progress).items():
+        for name, value in _accumulate(run, group, step, progress, batches).items():
             sums[name] = sums[name] + value if name in sums else value
         if shards is not None:
             gradients.append(shards.take())
@@ -217,15 +238,14 @@ def _one_step(run: _Run, step: int) -> dict[str, Any]:
 _LOSS, _TOKENS = "loss", "tokens"  # no term is called so: terms have parentheses
 
 
-def _accumulate(run: _Run, group: Objective, step: int, progress: float) -> dict[str, Tensor]:
+def _accumulate(run: _Run, group: Objective, step: int, progress: float, batches: Iterator[Batch]) -> dict[str, Tensor]:
     """All backward passes of one gradient; this rank's sums of the loss, its parts and the tokens read, in float64."""
     engine, world = run.engine, run.world
     totals = run.stream.totals(step)
     scale = world.size * run.settings.accumulation
     sums: Tensor | None = None
     names: list[str] = []
-    whole = run.shards is None
-    for packed in run.stream.micro_batches(step) if whole else run.stream.micro_batches(step, views=group.needs.views):
+    for packed in islice(batches, run.settings.accumulation):
         batch = packed.to(world.device)
         for norm in run.norms.values():
             norm.start()

@@ -5,16 +5,16 @@ Every rank runs the same number of forward passes (empty ones if need be): under
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clear_dist.data.encode import encode_all
+from clear_dist.data.encode import Encoded, encode_all
 from clear_dist.data.packing import Layout, PixelCache, pack
 from clear_dist.methods import Needs
-from clear_dist.types import Batch, Example, Processor, TokenStats, View
+from clear_dist.types import Batch, Example, Picture, Processor, TokenStats, View
 
 from .world import World
 
@@ -42,23 +42,18 @@ class Monitor:
         world: World,
         layout: Layout = "dense",
     ) -> None:
-        self._world = world
-        self._sets: dict[str, list[Batch]] = {}
+        self._world, self._processor = world, processor
+        self._row_length = row_length
+        self._layout: Layout = layout
         self._kinds = {name: {e.id: e.kind for e in examples} for name, examples in sets.items()}
-        pixels = PixelCache(processor)
+        self._mine: dict[str, list[list[Encoded]]] = {}
+        self._packed: dict[str, list[Batch]] = {}
+        self.pictures = {e.picture.digest: e.picture for rows in sets.values() for e in rows if e.picture is not None}
+        self.features: Callable[[Sequence[Picture]], Tensor] | None = None  # as ``Stream.features``
         for name, examples in sets.items():
             mine = encode_all(examples[world.rank :: world.size], processor, max_length)
             passes = -(-len(examples) // (PER_BATCH * world.size))
-            self._sets[name] = [
-                pack(
-                    {View.RETAIN: mine[i * PER_BATCH : (i + 1) * PER_BATCH]},
-                    processor,
-                    row_length=row_length,
-                    pixels=pixels,
-                    layout=layout,
-                )
-                for i in range(passes)
-            ]
+            self._mine[name] = [mine[i * PER_BATCH : (i + 1) * PER_BATCH] for i in range(passes)]
 
     @torch.no_grad()
     def measure(self, engine: Any, step: int) -> dict[str, float]:
@@ -69,10 +64,10 @@ class Monitor:
         del step
         engine.eval()
         out: dict[str, float] = {}
-        for name, batches in self._sets.items():
+        for name in self._mine:
             # Rows: all examples, then each of KINDS; columns: how many, sum of probabilities, of exact answers.
             sums = torch.zeros(1 + len(KINDS), 3, dtype=torch.float64, device=self._world.device)
-            for batch in batches:
+            for batch in self._batches(name):
                 sums += self._sums(engine, batch.to(self._world.device), self._kinds[name])
             if self._world.size > 1:
                 torch.distributed.all_reduce(sums)
@@ -83,6 +78,23 @@ class Monitor:
                     out[f"{title}/{name}"] = exact / count
         engine.train()
         return out
+
+    def _batches(self, name: str) -> list[Batch]:
+        """This rank's passes over a set: packed when it is first measured, as pictures may be kept by then."""
+        if name not in self._packed:
+            pixels = PixelCache(self._processor)
+            self._packed[name] = [
+                pack(
+                    {View.RETAIN: mine},
+                    self._processor,
+                    row_length=self._row_length,
+                    pixels=pixels,
+                    layout=self._layout,
+                    features=self.features,
+                )
+                for mine in self._mine[name]
+            ]
+        return self._packed[name]
 
     def _sums(self, engine: Any, batch: Batch, kinds: Mapping[str, str]) -> Tensor:
         """[1 + KINDS, 3] float64: this rank's part of one pass."""

@@ -96,7 +96,7 @@ class ModelPredictor:
         if request.answers:
             return Asked.of([encode(replace(example, answer=a), processor, length) for a in request.answers])
         bare = encode(example, processor, length)
-        return Asked(bare.picture, bare.prefix, bare.rest)
+        return Asked(bare.picture, bare.prefix, bare.rest, layout=bare.layout)
 
     def _chunks(self, asked: Sequence[Asked]) -> Iterable[list[int]]:
         """Requests cut into passes of about ``token_budget`` tokens; those on one picture stand together."""
@@ -136,7 +136,7 @@ class ModelPredictor:
                 return values, None
             places = [b.places.tolist() for b in tree.branches] or [[0]]  # no question: one row to keep in step
             prompts = prompt_places([b.row for b in tree.branches] or [0], places, self._device)
-            return values, start(family, module, cache, final, prompts, never)
+            return values, start(family, module, cache, final, prompts, never, batch.rotary_ids)
 
         values, decoding = self._inside(read)
         texts: list[str | None] = [None] * len(tree.branches)

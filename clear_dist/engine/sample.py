@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from clear_dist.data.packing import PixelCache
+from clear_dist.data.encode import encode_prompt
+from clear_dist.data.packing import PixelCache, stack_pixels
+from clear_dist.data.picture_inputs import image_inputs
 from clear_dist.models import Model
 from clear_dist.models.generate import Sampling, generate, spellings
-from clear_dist.types import Request
+from clear_dist.types import ImageLayout, Request
 
 
 @dataclass(frozen=True)
@@ -73,25 +75,29 @@ class AnswerSampler:
         self.model.module.eval()
         processor = self.model.processor
         prompts: list[list[int]] = []
+        layouts: list[ImageLayout | None] = []
         groups: dict[tuple[int, bool], list[int]] = {}
         for i, request in enumerate(requests):
-            prefix, rest = processor.encode_prompt(request.question, request.picture is not None)
+            prefix, rest, layout = encode_prompt(processor, request.question, request.picture)
             prompts.append([*prefix, *rest])
+            layouts.append(layout)
             groups.setdefault((len(prompts[-1]), request.picture is not None), []).append(i)
         out = [Said("", True)] * len(requests)
         for (_, with_picture), members in groups.items():
             for start in range(0, len(members), self._batch):
                 chunk = members[start : start + self._batch]
-                pixels = None
+                pixels, told = None, {}
                 if with_picture:
-                    pictures = [requests[i].picture for i in chunk]
-                    pixels = torch.stack([self._pixels(p) for p in pictures if p is not None])
+                    pictures = [p for i in chunk if (p := requests[i].picture) is not None]
+                    pixels = stack_pixels(pictures, processor, self._pixels)
+                    told = image_inputs([x for i in chunk if (x := layouts[i]) is not None], processor)
                 drawn = sampling and replace(sampling, seeds=tuple(sampling.seeds[i] for i in chunk))
                 ids = generate(
                     self.model,
                     [prompts[i] for i in chunk],
                     pixels,
                     max_new_tokens,
+                    image_inputs=told,
                     sampling=drawn,
                     forbidden=forbidden,
                 )

@@ -54,12 +54,17 @@ class StepModule(nn.Module):
         return self
 
     def forward(
-        self, batch: Batch, needs: Needs, *, collect: bool = False
-    ) -> Values | tuple[dict[str, ReferenceStates], Tensor]:
+        self, batch: Batch, needs: Needs, *, collect: bool = False, tower: bool = False
+    ) -> Values | tuple[dict[str, ReferenceStates], Tensor] | Tensor:
         """view -> statistic -> fp32 [T_view] (answer tokens) or [S_view] (whole sequences).
 
-        With ``collect``, what the reference says of the batch instead, and its head [V, D]: the stuff of caches.
+        The stuff of caches instead: with ``collect``, what the reference says of the batch, and its head [V, D]; with
+        ``tower``, what the vision tower makes of the batch's pictures, [P, n, D_tower].
         """
+        if tower:
+            assert batch.pixel_values is not None
+            with torch.no_grad():
+                return self.family.tower_features(self.student, batch.pixel_values)
         if collect:
             with torch.no_grad():
                 return self._reference_states(batch, needs), self._reference_head()

@@ -6,15 +6,17 @@ communication; each rank then packs only its own share.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from torch import Tensor
 
 from clear_dist.data.encode import Encoded, encode_all
 from clear_dist.data.order import Order, share
 from clear_dist.data.packing import Layout, PixelCache, pack
 from clear_dist.methods import Needs
-from clear_dist.types import Batch, Example, Processor, ReferenceStates, UserError, View
+from clear_dist.types import Batch, Example, Picture, Processor, ReferenceStates, UserError, View
 
 from .step import Totals
 
@@ -56,6 +58,7 @@ class Stream:
     needs: what the objective asks for: where the reference is asked, and whether whole sequences are looked at.
     reference: view -> what the reference reads instead of the view's examples, one by one (same answers).
     cache: where the reference's states come from, if they are not computed.
+    features: where the vision tower's output comes from, if it is not computed; see ``tower_cache``.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Stream:
         self.settings, self.rank, self.ranks = settings, rank, ranks
         self.needs = needs
         self.cache: Cache | None = None
+        self.features: Callable[[Sequence[Picture]], Tensor] | None = None
         self.processor = processor
         self._pixels = PixelCache(processor)
         self._encoded: dict[View, list[Encoded]] = {}
@@ -117,6 +121,16 @@ class Stream:
             out[view] = Totals(len(chosen), sum(len(e.answer) for e in chosen), sum(e.length for e in chosen))
         return out
 
+    def pictures(self, step: int) -> dict[str, Picture]:
+        """digest -> picture, of the whole step: what the students of all ranks read, and the reference beside them."""
+        out: dict[str, Picture] = {}
+        for view in self._encoded:
+            told = view in self._reference and self.cache is None
+            for pool in (self._encoded[view], self._reference[view]) if told else (self._encoded[view],):
+                chosen = [pool[i].picture for i in self._chosen(view, step)]
+                out |= {picture.digest: picture for picture in chosen if picture is not None}
+        return out
+
     def micro_batches(self, step: int, views: Collection[View] | None = None) -> Iterator[Batch]:
         """This rank's packed batches of a step, one per accumulation step; each is packed when it is asked for.
 
@@ -151,6 +165,7 @@ class Stream:
             pixels=self._pixels,
             layout=self.settings.layout,
             sequences=self.needs is not None and self.needs.sequences,
+            features=self.features,
         )
 
     def _chosen(self, view: View, step: int) -> list[int]:

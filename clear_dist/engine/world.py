@@ -90,6 +90,27 @@ def init_world() -> World:
     return World(torch.distributed.get_rank(), torch.distributed.get_world_size(), local_rank, device)
 
 
+def ranks_per_node(world: World) -> int:
+    """Ranks on each machine, as the launcher says (torchrun: LOCAL_WORLD_SIZE, deepspeed: LOCAL_SIZE); without a
+    launcher's word the GPUs of this machine, and on CPUs all ranks."""
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE"):
+        if os.environ.get(name, "").isdigit():
+            return min(max(1, int(os.environ[name])), world.size)
+    here = torch.cuda.device_count() if world.device.type == "cuda" else world.size
+    return min(max(1, here), world.size)
+
+
+def dry_world() -> World | None:
+    """The ranks a launcher means to start, without joining them: what a dry run plans for.
+
+    Rank 0's view; None on every other rank, which has nothing to do. Never waits for anybody.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return None
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    return World(0, max(1, int(os.environ.get("WORLD_SIZE", "1"))), 0, device)
+
+
 def barrier(world: World) -> None:
     if world.size > 1:
         torch.distributed.barrier()

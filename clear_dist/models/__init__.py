@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clear_dist.models.causal_lm import CAUSAL_LM
+    from clear_dist.models.compile import check_compile, compile_blocks
     from clear_dist.models.family import (
         Family,
         enable_checkpointing,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from clear_dist.models.files import weights_digest
     from clear_dist.models.info import ModelInfo, inspect_model
     from clear_dist.models.llava import LLAVA
+    from clear_dist.models.llava_next import LLAVA_NEXT
     from clear_dist.models.load import freeze_but_blocks, freeze_tower, load_model
     from clear_dist.models.lora import (
         add_lora,
@@ -31,19 +33,25 @@ if TYPE_CHECKING:
         save_merged,
         trainable_state,
     )
+    from clear_dist.models.meta import meta_model, named_shapes
     from clear_dist.models.model import Model
     from clear_dist.models.new import new_model
     from clear_dist.models.processor import TokenProcessor
+    from clear_dist.models.qwen_vl import QWEN_VL
     from clear_dist.models.tiny import llava_processor, save_model_dir, tiny_llava, word_tokenizer
 
 __all__ = [
     "CAUSAL_LM",
     "LLAVA",
+    "LLAVA_NEXT",
+    "QWEN_VL",
     "Family",
     "Model",
     "ModelInfo",
     "TokenProcessor",
     "add_lora",
+    "check_compile",
+    "compile_blocks",
     "enable_checkpointing",
     "final_hidden",
     "freeze_but_blocks",
@@ -53,6 +61,8 @@ __all__ = [
     "llava_processor",
     "load_model",
     "merge_lora",
+    "meta_model",
+    "named_shapes",
     "new_model",
     "parameter_counts",
     "reference_mode",
@@ -69,15 +79,19 @@ __all__ = [
 # Imported when first asked for: transformers takes seconds, and workers of a farm of ResNets never need it.
 _MODULES = {
     "causal_lm": ("CAUSAL_LM",),
+    "compile": ("check_compile", "compile_blocks"),
     "family": ("Family", "enable_checkpointing", "final_hidden", "hidden_states", "parameter_counts", "unwrap"),
     "files": ("weights_digest",),
     "info": ("ModelInfo", "inspect_model"),
     "llava": ("LLAVA",),
+    "llava_next": ("LLAVA_NEXT",),
     "load": ("freeze_but_blocks", "freeze_tower", "load_model"),
     "lora": ("add_lora", "merge_lora", "reference_mode", "save_adapter", "save_merged", "trainable_state"),
+    "meta": ("meta_model", "named_shapes"),
     "model": ("Model",),
     "new": ("new_model",),
     "processor": ("TokenProcessor",),
+    "qwen_vl": ("QWEN_VL",),
     "tiny": ("llava_processor", "save_model_dir", "tiny_llava", "word_tokenizer"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

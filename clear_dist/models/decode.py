@@ -22,12 +22,14 @@ from clear_dist.models.family import Family, decoder_mask, unwrap
 @dataclass
 class Decoding:
     """B continuations under way. cache: keys and values [B, H, width + new, d]; lengths [B]: tokens of each prompt;
-    last [B]: the token said last; new: how many tokens the cache holds behind the prompts."""
+    last [B]: the token said last; shift [B]: by how much rotary positions behind a prompt differ from places in the
+    sequence, where they do; new: how many tokens the cache holds behind the prompts."""
 
     cache: DynamicCache
     lengths: Tensor
     width: int
     last: Tensor
+    shift: Tensor | None = None
     new: int = 0
 
     def keep(self, rows: Tensor) -> None:
@@ -35,6 +37,7 @@ class Decoding:
         for layer in _layers(self.cache):
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
         self.lengths, self.last = self.lengths[rows], self.last[rows]
+        self.shift = None if self.shift is None else self.shift[rows]
 
 
 def empty_cache() -> DynamicCache:
@@ -59,10 +62,12 @@ def start(
     final_RLD: Tensor,
     prompts: tuple[Tensor, ...],
     never: int | None,
+    rotary_ids: Tensor | None = None,
 ) -> Decoding:
     """The first token of every prompt, from a pass that filled ``cache`` and gave the hidden states ``final_RLD``.
 
-    prompts: see ``prompt_places``. never: a token that is never said (the picture's placeholder).
+    prompts: see ``prompt_places``. never: a token that is never said (the picture's placeholder). rotary_ids: the
+    batch's.
     """
     row, index, lengths = prompts
     own = empty_cache()
@@ -74,7 +79,8 @@ def start(
         own.update(keys, values, number)
         layer.keys = layer.values = None  # freed as we go: both caches whole would be twice the memory
     last_BD = final_RLD[row, index.gather(1, lengths[:, None] - 1)[:, 0]]
-    return Decoding(own, lengths, index.shape[1], _likeliest(family, module, last_BD, never))
+    shift = None if rotary_ids is None else rotary_ids[:, row[:, None], index].amax((0, 2)) + 1 - lengths
+    return Decoding(own, lengths, index.shape[1], _likeliest(family, module, last_BD, never), shift)
 
 
 def step(family: Family, module: nn.Module, decoding: Decoding, never: int | None) -> None:
@@ -87,11 +93,12 @@ def step(family: Family, module: nn.Module, decoding: Decoding, never: int | Non
     said = place >= decoding.width
     keys = torch.where(said, lengths + place - decoding.width, place)
     queries = lengths + decoding.new - 1
+    rotary = None if decoding.shift is None else (queries + decoding.shift[:, None]).expand(3, -1, -1)
     full = (said | (place < lengths))[:, None, None]
     hidden = decoder(
         inputs_embeds=embeds,
         attention_mask=decoder_mask(decoder, full, queries, keys, embeds.dtype),
-        position_ids=queries,
+        position_ids=family.rotary(queries, rotary),
         past_key_values=decoding.cache,
         use_cache=True,
         return_dict=True,

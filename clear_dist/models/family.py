@@ -28,6 +28,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     lora_targets: ClassVar[str]  # regular expression over module names (``re.fullmatch``, as PEFT does)
+    cached_tower: ClassVar[bool] = False  # whether ``embed`` takes ``Batch.tower_features``
 
     @abstractmethod
     def image_tokens(self, config: PreTrainedConfig) -> int:
@@ -45,6 +46,16 @@ class Family(ABC):
     def decoder(self, module: nn.Module) -> PreTrainedModel:
         """The language model without its head."""
 
+    def rotary(self, position_ids: Tensor, rotary_ids: Tensor | None) -> Tensor:
+        """What the decoder takes for positions: places in sequences [R, L], of which ``rotary_ids`` [3, R, L] are those
+        in time, height and width, where a batch has them."""
+        assert rotary_ids is None, "positions in three dimensions for a model that takes one"
+        return position_ids
+
+    def generation_inputs(self, ids: Tensor, image_id: int | None) -> dict[str, Tensor]:
+        """What the library's own generation wants beside prompts [n, L] with pictures."""
+        return {}
+
     def blocks(self, module: nn.Module) -> nn.ModuleList:
         """The decoder's blocks, in order."""
         blocks = getattr(self.decoder(module), BLOCKS, None)
@@ -53,6 +64,14 @@ class Family(ABC):
 
     def tower(self, module: nn.Module) -> nn.Module | None:
         """The vision tower; None for a text-only model."""
+        return None
+
+    def tower_features(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
+        """[P, 3, H, W] -> [P, n, D_tower]: what the tower hands to the projector, where it can be kept."""
+        raise NotImplementedError(f"{self.name}: no features to keep")
+
+    def projector(self, module: nn.Module) -> nn.Module | None:
+        """The part of the tower that leads to the language model, where it is inside the tower."""
         return None
 
     def text_config(self, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -87,15 +106,17 @@ def final_hidden(family: Family, module: nn.Module, batch: Batch, cache: Cache |
     decoder = family.decoder(module)
     embeds = family.embed(module, batch)
     rows, length, _ = embeds.shape
+    positions = family.rotary(batch.position_ids, batch.rotary_ids)
     if decoder.config._attn_implementation == FLASH:
         assert cache is None and batch.visible_until is None, "flash-attention takes no mask"
         assert restarts_cleanly(batch.position_ids), "flash-attention cannot run questions that share a prefix"
-        out = run_varlen(decoder, embeds.reshape(1, rows * length, -1), batch.position_ids.reshape(1, -1))
+        joined = positions.reshape(*positions.shape[:-2], 1, rows * length)
+        out = run_varlen(decoder, embeds.reshape(1, rows * length, -1), joined)
         return out.reshape(rows, length, -1)
     return decoder(
         inputs_embeds=embeds,
         attention_mask=dense_mask(decoder, batch, embeds.dtype),
-        position_ids=batch.position_ids,
+        position_ids=positions,
         past_key_values=cache,
         use_cache=cache is not None,
         return_dict=True,
@@ -145,8 +166,19 @@ def shortened(family: Family, module: nn.Module, depth: int | None) -> Iterator[
         setattr(decoder, BLOCKS, blocks)
 
 
+def put_features(embeds: Tensor, features: Tensor, slots: Tensor) -> Tensor:
+    """[R, L, D] with image features [F, D] at flat positions ``slots`` [S]; without any slot the features of a dummy
+    picture take part with weight zero, so that every rank runs, and differentiates, the same modules."""
+    features = features.to(embeds.dtype)
+    if slots.numel() == 0:
+        return embeds + 0 * features.sum()
+    assert slots.shape[0] == features.shape[0], (slots.shape, features.shape)
+    return torch.index_copy(embeds.flatten(0, 1), 0, slots, features).view_as(embeds)
+
+
 def run_varlen(decoder: nn.Module, embeds: Tensor, position_ids: Tensor) -> Tensor:
-    """[1, R*L, D] -> [1, R*L, D] with sequences told apart by restarting positions only: no mask, no cache."""
+    """[1, R*L, D] -> [1, R*L, D] with sequences told apart by restarting positions only: no mask, no cache.
+    position_ids: [1, R*L], or [k, 1, R*L] of several kinds, as ``Family.rotary`` gives them."""
     return decoder(
         inputs_embeds=embeds, attention_mask=None, position_ids=position_ids, use_cache=False, return_dict=True
     ).last_hidden_state

@@ -7,7 +7,7 @@ neighbours in the batch, on the number of ranks, or on the global random state, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,7 @@ def generate(
     pixel_values: Tensor | None,
     max_new_tokens: int,
     *,
+    image_inputs: Mapping[str, Tensor] | None = None,
     synced: bool = False,
     sampling: Sampling | None = None,
     forbidden: Sequence[Sequence[int]] = (),
@@ -64,7 +65,8 @@ def generate(
     Args:
         model: its module plain or wrapped by PEFT; runs in eval mode.
         prompts: n lists of ids, all of one length (so nothing is padded and no mask can be wrong).
-        pixel_values: [n, 3, H, W] float32, one picture a prompt, or None.
+        pixel_values: [n, 3, H, W] float32, one picture a prompt, or the patches of all, joined; or None.
+        image_inputs: what the tower is told beside the pixels, as ``Batch.image_inputs``.
         max_new_tokens: at most so many new tokens. A result of fewer has ended by itself.
         synced: every rank keeps stepping until all are done (ZeRO-3, where a step gathers parameters).
         sampling: draw instead of taking the most probable token.
@@ -79,7 +81,10 @@ def generate(
     ids = torch.tensor([list(p) for p in prompts], dtype=torch.long, device=device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if pixel_values is not None:
-        assert pixel_values.shape[0] == ids.shape[0], (pixel_values.shape, ids.shape)
+        told = dict(image_inputs or {})
+        assert all(len(x) == len(ids) for x in (told.values() if told else [pixel_values])), "one picture a prompt"
+        inputs |= {name: x.to(device) for name, x in told.items()}
+        inputs |= model.family.generation_inputs(ids, image_id)
         inputs["pixel_values"] = pixel_values.to(device=device, dtype=module.dtype)
     if sampling is not None:
         # After the library's own processors, so what they rule out (-inf) stays out.

@@ -6,7 +6,6 @@ takes another number of tokens than the configuration says) is found here, in a 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +13,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from clear_dist.models.causal_lm import CAUSAL_LM
 from clear_dist.models.family import Family
 from clear_dist.models.files import is_snapshot, read_header, resolve, weight_files, weight_totals
-from clear_dist.models.llava import LLAVA, TOWER_EXTRA_TOKENS
+from clear_dist.models.llava import LLAVA
+from clear_dist.models.llava_next import LLAVA_NEXT
 from clear_dist.models.processor import TokenProcessor
+from clear_dist.models.qwen_vl import QWEN_VL
+from clear_dist.models.vision_files import first_line, read_json, vision_processor
 from clear_dist.types import UserError
 
 # Layers whose state runs on along the row would mix packed sequences; only attention can be cut by a mask.
 PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 # Settings that change logits after the head, which per-token statistics compute from the head alone.
 LOGIT_SETTINGS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
+VISION: dict[str, Family] = {family.name: family for family in (LLAVA, LLAVA_NEXT, QWEN_VL)}  # by model_type
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
@@ -97,13 +100,14 @@ def check_weights(path: Path, *, complete: bool = True) -> tuple[int, int, tuple
 
 def family_of(config: PreTrainedConfig, path: Path) -> Family:
     """The family a configuration belongs to."""
-    if config.model_type == "llava":
-        return LLAVA
+    if config.model_type in VISION:
+        return VISION[config.model_type]
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return CAUSAL_LM
     raise UserError(
         f"{path / 'config.json'}: model_type {config.model_type!r} is not supported; "
-        "use a LLaVA (model_type 'llava') or a causal language model such as Llama, Mistral or Qwen2"
+        f"use a vision-language model (model_type {', '.join(map(repr, VISION))}) or a causal language model such as "
+        "Llama, Mistral or Qwen2"
     )
 
 
@@ -118,7 +122,7 @@ def load_config(path: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True)
     except Exception as error:  # transformers raises many kinds
-        raise UserError(f"{file}: cannot be read as a {model_type!r} configuration: {_first_line(error)}") from error
+        raise UserError(f"{file}: cannot be read as a {model_type!r} configuration: {first_line(error)}") from error
 
 
 def load_processor(adapter: Path | None, path: Path, config: PreTrainedConfig, family: Family) -> TokenProcessor:
@@ -133,7 +137,7 @@ def load_processor(adapter: Path | None, path: Path, config: PreTrainedConfig, f
     try:
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)
     except Exception as error:
-        raise UserError(f"{tokenizer_dir}: the tokenizer cannot be read: {_first_line(error)}") from error
+        raise UserError(f"{tokenizer_dir}: the tokenizer cannot be read: {first_line(error)}") from error
     text: Any = family.text_config(config)
     if len(tokenizer) > text.vocab_size:
         raise UserError(
@@ -143,80 +147,7 @@ def load_processor(adapter: Path | None, path: Path, config: PreTrainedConfig, f
     image_id = family.image_id(config)
     if image_id is None:
         return TokenProcessor(tokenizer)
-    return _vision_processor(path, tokenizer, config, family, image_id)
-
-
-def _vision_processor(
-    path: Path, tokenizer: Any, config: PreTrainedConfig, family: Family, image_id: int
-) -> TokenProcessor:
-    c: Any = config
-    vision = c.vision_config
-    expected = family.image_tokens(config)
-    if c.image_seq_length != expected:
-        raise UserError(
-            f"{path / 'config.json'}: image_seq_length is {c.image_seq_length}, but the tower gives {expected} tokens "
-            f"a picture (image_size {vision.image_size}, patch_size {vision.patch_size}, "
-            f"strategy {c.vision_feature_select_strategy!r}); set image_seq_length to {expected}"
-        )
-    if image_id >= c.get_text_config().vocab_size:
-        raise UserError(
-            f"{path / 'config.json'}: image_token_index {image_id} lies outside the vocabulary "
-            f"of {c.get_text_config().vocab_size}; resize the embeddings or correct the index"
-        )
-    layout = read_json(path / "processor_config.json") if (path / "processor_config.json").is_file() else {}
-    token = layout.get("image_token", "<image>")
-    found = tokenizer.convert_tokens_to_ids(token)
-    if found != image_id:
-        raise UserError(
-            f"{path}: the tokenizer gives {token!r} the id {found}, config.json says image_token_index {image_id}; "
-            "tokenizer and model do not belong together"
-        )
-    files = [f for f in ("preprocessor_config.json", "processor_config.json") if (path / f).is_file()]
-    if not files:
-        raise UserError(f"{path}: no preprocessor_config.json or processor_config.json, so pictures cannot be prepared")
-    try:
-        images: Any = AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=True)
-    except Exception as error:
-        raise UserError(f"{path / files[0]}: the image processor cannot be read: {_first_line(error)}") from error
-    _check_picture_size(path / files[0], images, vision.image_size)
-    extra = TOWER_EXTRA_TOKENS[vision.model_type]
-    _check_layout(path / "processor_config.json", layout, c, expected)
-    return TokenProcessor(
-        tokenizer,
-        images,
-        image_id=image_id,
-        image_tokens=expected,
-        image_shape=(3, vision.image_size, vision.image_size),
-        patch_size=vision.patch_size,
-        extra_tokens=extra,
-        strategy=c.vision_feature_select_strategy,
-    )
-
-
-def _check_layout(file: Path, layout: dict[str, Any], c: Any, expected: int) -> None:
-    """The processor's own arithmetic must give the number of tokens the model takes."""
-    patch = layout.get("patch_size")
-    if patch is None:  # older directories leave it to the model
-        return
-    strategy = layout.get("vision_feature_select_strategy", c.vision_feature_select_strategy)
-    count = (c.vision_config.image_size // patch) ** 2 + layout.get("num_additional_image_tokens", 0)
-    count -= strategy == "default"
-    if count != expected:
-        raise UserError(
-            f"{file}: patch_size {patch}, num_additional_image_tokens {layout.get('num_additional_image_tokens', 0)} "
-            f"and strategy {strategy!r} make {count} tokens a picture, the model takes {expected}; "
-            "make the processor agree with config.json"
-        )
-
-
-def _check_picture_size(file: Path, images: Any, side: int) -> None:
-    size = images.crop_size if getattr(images, "do_center_crop", False) else images.size
-    given = (size.get("height"), size.get("width")) if "height" in size else (size.get("shortest_edge"),) * 2
-    if given != (side, side):
-        raise UserError(
-            f"{file}: pictures come out at {given[0]} x {given[1]}, the vision tower takes {side} x {side}; "
-            "set crop_size (or size) to the tower's image_size"
-        )
+    return vision_processor(path, tokenizer, config, family, image_id)
 
 
 def _check_packable(config: PreTrainedConfig, family: Family, path: Path) -> None:
@@ -267,18 +198,3 @@ def _base_of(adapter: Path) -> Path:
     if (path / "adapter_config.json").is_file():
         raise UserError(f"{file}: base_model_name_or_path names another adapter ({path}); merge that one first")
     return path
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object, or a UserError naming the file."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: is not readable JSON: {_first_line(error)}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: expected a JSON object")
-    return value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,6 +19,7 @@ class Llava(Family):
     name: ClassVar[str] = "llava"
     # Plain ["q_proj", ...] would hit the vision tower too, "all-linear" the projector.
     lora_targets: ClassVar[str] = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    cached_tower: ClassVar[bool] = True
 
     def image_tokens(self, config: PreTrainedConfig) -> int:
         """Patches, plus CLS where the tower has one, minus the first where the strategy drops it.
@@ -39,11 +40,16 @@ class Llava(Family):
 
     def embed(self, module: nn.Module, batch: Batch) -> Tensor:
         """Every micro-batch runs the tower and the projector, text-only ones on a dummy whose features are
-        multiplied by zero: all ranks then run the very same modules, which ZeRO-3 needs."""
+        multiplied by zero: all ranks then run the very same modules, which ZeRO-3 needs. With the tower's features
+        given it is the projector alone."""
         model: Any = unwrap(module)
-        assert batch.pixel_values is not None, "a vision-language batch carries pixels, a zero dummy if it has none"
         embeds: Tensor = model.get_input_embeddings()(batch.input_ids)
-        features = self.features(module, batch.pixel_values).to(embeds.dtype)
+        if batch.tower_features is not None:
+            features = model.model.multi_modal_projector(batch.tower_features).flatten(0, 1)
+        else:
+            assert batch.pixel_values is not None, "a vision-language batch carries pixels, a zero dummy if it has none"
+            features = self.features(module, batch.pixel_values)
+        features = features.to(embeds.dtype)
         slots = batch.image_slots
         if slots.numel() == 0:
             return embeds + 0 * features.sum()
@@ -55,6 +61,17 @@ class Llava(Family):
         model: Any = unwrap(module).model
         out = model.get_image_features(pixel_values=pixel_values.to(model.vision_tower.dtype), return_dict=True)
         return torch.cat(list(out.pooler_output), dim=0)
+
+    def tower_features(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
+        """[P, 3, H, W] -> [P, image_tokens, D_tower]: the selected layers and tokens, as the projector takes them."""
+        model: Any = unwrap(module).model
+        given: list[Tensor] = []
+        handle = model.multi_modal_projector.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+        try:
+            self.features(module, pixel_values)
+        finally:
+            handle.remove()
+        return given[0]
 
     def decoder(self, module: nn.Module) -> PreTrainedModel:
         model: Any = unwrap(module)

@@ -16,7 +16,6 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from clear_dist.models.family import FLASH, Family
 from clear_dist.models.files import fetch_weights
 from clear_dist.models.info import ModelInfo, check_weights, inspect_model
-from clear_dist.models.llava import LLAVA
 from clear_dist.models.model import Model
 from clear_dist.models.quiet import quiet
 from clear_dist.types import UserError
@@ -48,7 +47,8 @@ def load_model(
     chosen = choose_attention(attention, precision, on_gpu)
     fetch_weights(info.name if info.adapter is None else str(info.path), info.path)
     check_weights(info.path)
-    auto: Any = AutoModelForImageTextToText if info.family is LLAVA else AutoModelForCausalLM
+    vision = info.family.image_id(info.config) is not None
+    auto: Any = AutoModelForImageTextToText if vision else AutoModelForCausalLM
     try:
         with quiet() if info.bytes < SHOW_PROGRESS else nullcontext():
             module, report = auto.from_pretrained(
@@ -101,9 +101,11 @@ def choose_attention(attention: Attention, dtype: torch.dtype, on_gpu: bool) -> 
 
 def freeze_tower(family: Family, module: nn.Module) -> None:
     """No gradients for the vision tower (the projector keeps its own); nothing to do for a text-only model."""
-    tower = family.tower(module)
-    if tower is not None:
-        tower.requires_grad_(False)
+    tower, projector = family.tower(module), family.projector(module)
+    kept = set() if projector is None else {id(p) for p in projector.parameters()}
+    for parameter in tower.parameters() if tower is not None else ():
+        if id(parameter) not in kept:
+            parameter.requires_grad_(False)
 
 
 def freeze_but_blocks(family: Family, module: nn.Module, layers: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clear_dist.config import ChatConfig
+from clear_dist.data.encode import encode_prompt
 from clear_dist.data.images import decode
 from clear_dist.engine.predict import ModelPredictor
 from clear_dist.models import ModelInfo, inspect_model, load_model
@@ -116,7 +117,7 @@ def answer(voice: Voice, question: str, picture: Picture | None, max_new_tokens:
         named = f": {', '.join(unknown)}" if unknown else ""
         return f"(its tokenizer does not know every word of the question{named})"
     longest = getattr(voice.info.family.text_config(voice.info.config), "max_position_embeddings", None)
-    prefix, rest = voice.info.processor.encode_prompt(question, picture is not None)
+    prefix, rest, _ = encode_prompt(voice.info.processor, question, picture)
     length = len(prefix) + len(rest)
     if longest is not None and length + max_new_tokens > longest:
         return (

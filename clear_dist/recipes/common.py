@@ -14,7 +14,7 @@ from clear_dist.config import EvaluateConfig, FinetuneConfig, TrainFields
 from clear_dist.data.encode import encode
 from clear_dist.data.load import Dataset, load_dataset
 from clear_dist.data.sources import splits_of
-from clear_dist.engine.ds_config import check_ds_config, load_ds_config
+from clear_dist.engine.ds_config import AUTO, check_ds_config, load_ds_config
 from clear_dist.engine.trackers import check_tracker
 from clear_dist.engine.world import World, barrier, only_on_main
 from clear_dist.models import ModelInfo, inspect_model
@@ -41,7 +41,8 @@ def on_main_first(world: World, work: Callable[[], T]) -> T:
 def check_before_loading(config: TrainFields, *, base: bool = True) -> None:
     """Everything that can be refused without data, ranks or weights: DeepSpeed file, tracker, the directory to go on
     from, and, where the ``base`` is trained from, the model directory."""
-    check_ds_config(load_ds_config(config.ds), f"--ds {config.ds}")
+    if config.ds != AUTO:  # what auto picks is ours
+        check_ds_config(load_ds_config(config.ds), f"--ds {config.ds}")
     check_tracker(config.tracker)
     if config.resume not in ("auto", "never"):
         resume_source(Path(config.resume), config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from clear_dist.config import FinetuneConfig, TrainFields
@@ -11,9 +12,10 @@ from clear_dist.data.clear import cache_directory
 from clear_dist.data.load import Dataset
 from clear_dist.data.mini.replay import replay_examples
 from clear_dist.data.sources import modality_of
-from clear_dist.engine.world import World, barrier, close_world, init_world
+from clear_dist.engine.stream import Stream
+from clear_dist.engine.world import World, barrier, close_world, dry_world, init_world
 from clear_dist.methods import RETAIN, nll
-from clear_dist.models import inspect_model, weights_digest
+from clear_dist.models import ModelInfo, inspect_model, weights_digest
 from clear_dist.services.progress import say
 from clear_dist.services.rundir import holder_of, is_complete, write_run
 from clear_dist.types import Example, UserError
@@ -31,12 +33,15 @@ from .common import (
     release_claim,
     training_digest,
 )
-from .training import export, fit, make_plan, prepare_model
+from .training import Plan, export, fit, make_plan, prepare_model
 
 
 def run(config: FinetuneConfig) -> None:
     """``clear-dist finetune``."""
     check_before_loading(config)
+    if config.dry_run:
+        _dry_run(config)
+        return
     world = init_world()
     out = config.run_dir()
     if is_finished(out, config):
@@ -44,8 +49,7 @@ def run(config: FinetuneConfig) -> None:
         close_world()
         return
     finetune(config, open_data(config, world), world, out)
-    if not config.dry_run:
-        say(f"done: {out / 'model'}", world.main)
+    say(f"done: {out / 'model'}", world.main)
     release_claim(out)
     close_world()
 
@@ -60,16 +64,31 @@ def examples_of(config: FinetuneConfig, data: Dataset) -> list[Example]:
     return learned
 
 
-def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> Path:
-    """Train and export into ``out``; returns the folder to load the result from."""
+def _planned(config: FinetuneConfig, examples: list[Example], world: World) -> tuple[ModelInfo, Plan, Stream]:
+    """The run resolved, every example encoded."""
     info = inspect_model(model_dir(config.model, "--model"))
-    examples = examples_of(config, data)
     plan, stream = make_plan(config, info, nll(RETAIN), {RETAIN: examples}, {RETAIN: config.global_batch}, world)
     check_examples({"learned": examples}, info, config.max_length)
+    return info, plan, stream
+
+
+def _dry_run(config: FinetuneConfig) -> None:
+    """Rank 0 plans for all the ranks that a launcher means to start; the others have nothing to do, and none waits."""
+    world = dry_world()
+    if world is None:
+        return
+    from .dry_run import print_dry_run
+
+    examples = examples_of(config, open_data(config, replace(world, size=1)))
+    print_dry_run(config, *_planned(config, examples, world), world)
+
+
+def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> Path:
+    """Train and export into ``out``; returns the folder to load the result from."""
+    examples = examples_of(config, data)
+    info, plan, stream = _planned(config, examples, world)
     if world.main:
         say("\n".join(f"  {line}" for line in plan.lines(config, world)))
-    if config.dry_run:
-        return out
     resume = claim(config, world, out)
     seconds = Stopwatch()
     facts = {"seeds": {"seed": config.seed}, "ranks": world.size, "steps": plan.total_steps}
@@ -135,7 +154,7 @@ def derived(config: TrainFields, on: str) -> FinetuneConfig:
     info = inspect_model(model_dir(config.model, "--model"))
     shared = (
         "data tofu holdout unseen on_bad_data max_length questions_per_picture layout model dtype attention seed "
-        "preset ds gradient_checkpointing micro_batch"
+        "preset ds gradient_checkpointing micro_batch tower_cache prefetch compile"
     ).split()
     values = {name: getattr(config, name) for name in shared}
     if config.preset in ("clear_code", "tofu") and config.data == "clear-mini":

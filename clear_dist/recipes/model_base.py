@@ -181,6 +181,7 @@ class _Encoder:
             prefix, rest = self._processor.encode_prompt(qa.question, qa.picture is not None)
             digest = None if qa.picture is None else str(qa.picture)
             picture = None if digest is None else Picture(digest, f"base[{digest}]", lambda: b"")
-            arrays = [np.asarray(x, np.int64) for x in (prefix, rest, self._processor.encode_answer(qa.answer))]
-            self._known[key] = Encoded(f"{digest}/{qa.kind}", digest, picture, *arrays)
+            answer = self._processor.encode_answer(qa.answer)
+            prefix, rest, answer = (np.asarray(x, np.int64) for x in (prefix, rest, answer))
+            self._known[key] = Encoded(f"{digest}/{qa.kind}", digest, picture, prefix, rest, answer)
         return self._known[key]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,20 @@ import torch
 
 from clear_dist.config import TrainFields
 from clear_dist.data.encode import encode_all
-from clear_dist.engine.ds_config import load_ds_config
+from clear_dist.engine.ds_config import RunNumbers
 from clear_dist.engine.export import all_tensors, release, trainable_tensors
 from clear_dist.engine.loop import Trained, TrainSettings, train
 from clear_dist.engine.monitor import Monitor
 from clear_dist.engine.step import StepModule
 from clear_dist.engine.stream import Stream, StreamSettings
-from clear_dist.engine.world import World, barrier
+from clear_dist.engine.world import World, barrier, ranks_per_node
 from clear_dist.methods import Objective
 from clear_dist.models import (
     Model,
     ModelInfo,
     add_lora,
+    check_compile,
+    compile_blocks,
     enable_checkpointing,
     freeze_but_blocks,
     freeze_tower,
@@ -36,6 +39,8 @@ from clear_dist.services.progress import say, task
 from clear_dist.types import Example, View
 
 from .keep import KeepBest
+from .plan_run import DsChoice, choose_ds, resolved_ds
+from .tower import check_tower, keep_tower, keeps_tower
 
 MICRO_TOKENS = 16_384  # tokens of one forward pass where --micro-batch does not say otherwise
 ROW_BOUNDS = (128, 2048)
@@ -52,6 +57,20 @@ class Plan:
     accumulation: int
     row_length: int
     bf16: bool
+    ds: DsChoice
+
+    def numbers(self, config: TrainFields, world: World) -> RunNumbers:
+        """What fills the DeepSpeed configuration's gaps."""
+        return RunNumbers(
+            world_size=world.size,
+            global_batch=self.batch[primary_view(self.batch)],
+            accumulation=self.accumulation,
+            bf16=self.bf16,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            device=world.device.type,
+            ranks_per_node=ranks_per_node(world),
+        )
 
     def lines(self, config: TrainFields, world: World) -> list[str]:
         views = ", ".join(f"{n} {v}" for v, n in self.batch.items())
@@ -61,7 +80,7 @@ class Plan:
             f"steps          {self.total_steps} ({self.steps_per_epoch} an epoch)",
             f"precision      {'bf16' if self.bf16 else 'fp32'} on {world.device.type}",
             f"weights        {'full' if config.full else f'LoRA r={config.lora_r} alpha={config.lora_alpha:g}'}",
-            f"DeepSpeed      {config.ds or 'ZeRO stage 0'}",
+            f"DeepSpeed      {self.ds.why}",
         ]
 
 
@@ -109,7 +128,12 @@ def make_plan(
     steps_per_epoch = max(1, -(-stream.examples_per_epoch(primary) // batch[primary]))
     bf16 = config.dtype == "bf16" or (config.dtype == "auto" and torch.cuda.is_available())
     total = getattr(config, "steps", None) or steps_per_epoch * config.epochs
-    plan = Plan(objective, dict(batch), steps_per_epoch, total, accumulation, settings.row_length, bf16)
+    ds = choose_ds(config, info, objective, stream, world)
+    plan = Plan(objective, dict(batch), steps_per_epoch, total, accumulation, settings.row_length, bf16, ds)
+    resolved_ds(ds, plan.numbers(config, world))  # contradictions show before a weight is loaded
+    check_tower(config, info)
+    if config.compile:
+        check_compile(int(ds.config.get("zero_optimization", {}).get("stage", 0)), world.device)
     return plan, stream
 
 
@@ -133,6 +157,8 @@ def prepare_model(config: TrainFields, info: ModelInfo, bf16: bool, layers: tupl
         )
     if config.gradient_checkpointing:
         enable_checkpointing(model.module)
+    if config.compile:
+        compile_blocks(model.family, model.module)
     model.module.train()
     return model
 
@@ -184,28 +210,41 @@ def fit(
         bf16=plan.bf16,
         global_batch=plan.batch[primary_view(plan.batch)],
         accumulation=plan.accumulation,
-        ds_config=load_ds_config(config.ds),
-        ds_source="the default DeepSpeed configuration" if config.ds is None else f"--ds {config.ds}",
+        ds_config=plan.ds.config,
+        ds_source=plan.ds.source,
         resume=resume and (run_dir / "checkpoints" / "latest.json").is_file(),
         checkpoint_every=config.checkpoint_every or plan.steps_per_epoch,
         stop_after=config.max_steps,
         tracker=config.tracker,
         eval_every=config.eval_every,
+        prefetch=config.prefetch,
     )
     module = StepModule(model.module, model.family, None if reference is None else reference.module)
+    keeping = keeps_tower(config, module)
     keep = KeepBest(run_dir, module, world) if keep_best else None
-    on_eval = None
+    on_eval = monitor = None
     if monitored and config.eval_every:
-        monitor = Monitor(monitored, model.processor, plan.row_length, config.max_length, world, config.layout)
+        asked = monitor = Monitor(monitored, model.processor, plan.row_length, config.max_length, world, config.layout)
 
         def measure(engine: Any, step: int) -> Mapping[str, float]:
-            figures = monitor.measure(engine, step)
+            figures = asked.measure(engine, step)
             if keep is not None:
                 keep.on_eval(step, figures)
             return figures
 
         on_eval = measure
-    with task(title, min(plan.total_steps, config.max_steps or plan.total_steps), world.main) as bar:
+    stop = min(plan.total_steps, config.max_steps or plan.total_steps)
+    with ExitStack() as inside, task(title, stop, world.main) as bar:
+
+        def before(engine: Any) -> dict[str, float]:
+            spent: dict[str, float] = {}
+            if prepare is not None:
+                began = time.perf_counter()
+                prepare(module, engine)
+                spent["reference_seconds"] = time.perf_counter() - began
+            if keeping:
+                spent |= keep_tower(config, module, engine, stream, monitor, range(stop), world, inside)
+            return spent
 
         def on_step(done: int, line: Mapping[str, Any]) -> None:
             if bar is not None:
@@ -222,7 +261,7 @@ def fit(
             settings,
             world,
             on_start=on_start,
-            prepare=None if prepare is None else functools.partial(prepare, module),
+            prepare=before,
             on_step=on_step,
             on_eval=on_eval,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from clear_dist.config import UnlearnConfig
 from clear_dist.data.load import Dataset
-from clear_dist.engine.world import World, barrier, close_world, init_world
+from clear_dist.engine.stream import Stream
+from clear_dist.engine.world import World, barrier, close_world, dry_world, init_world
 from clear_dist.errors import ConfigError, nearest
 from clear_dist.methods import METHODS, Objective, l1, parse_objective
 from clear_dist.models import ModelInfo, inspect_model, weights_digest
@@ -29,7 +31,7 @@ from .common import (
 from .evaluate import compare
 from .finetune import cached, derived
 from .reference import reference_of
-from .training import export, fit, make_plan, prepare_model
+from .training import Plan, export, fit, make_plan, prepare_model
 from .views import check_objective, taught_by, views_of
 
 MONITORED = 256  # examples of each set that --eval-every asks about
@@ -49,6 +51,9 @@ def run(config: UnlearnConfig) -> None:
     for name, folder in given.items():
         if folder is not None:
             inspect_model(model_dir(folder, f"--{name}"))
+    if config.dry_run:
+        _dry_run(config, objective)
+        return
     world = init_world()
     seconds = Stopwatch()
 
@@ -58,20 +63,7 @@ def run(config: UnlearnConfig) -> None:
         close_world()
         return
     data = open_data(config, world)
-    # Everything that training and evaluation will read goes through the tokenizer now, before a weight is loaded.
-    info = inspect_model(model_dir(config.original or config.model, "--original" if config.original else "--model"))
-    check_objective(config, objective, info)
-    views = views_of(config, objective, data)
-    plan, _ = make_plan(config, info, objective, views.pools, views.batch, world, reference=views.reference)
-    check_examples(
-        {**data.train, **{f"{k}, asked": v for k, v in limited(data.sets, config.eval_limit).items()}},
-        info,
-        config.max_length,
-    )
-    if config.dry_run:
-        say("\n".join(plan.lines(config, world)), world.main)
-        close_world()
-        return
+    _planned(config, objective, data, world)
     resume = claim(config, world, out)
 
     with seconds("original"):
@@ -101,6 +93,34 @@ def run(config: UnlearnConfig) -> None:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)
     release_claim(out)
     close_world()
+
+
+def _planned(
+    config: UnlearnConfig, objective: Objective, data: Dataset, world: World
+) -> tuple[ModelInfo, Plan, Stream]:
+    """The run resolved; everything that training and evaluation will read goes through the tokenizer, before a weight
+    is loaded."""
+    info = inspect_model(model_dir(config.original or config.model, "--original" if config.original else "--model"))
+    check_objective(config, objective, info)
+    views = views_of(config, objective, data)
+    plan, stream = make_plan(config, info, objective, views.pools, views.batch, world, reference=views.reference)
+    check_examples(
+        {**data.train, **{f"{k}, asked": v for k, v in limited(data.sets, config.eval_limit).items()}},
+        info,
+        config.max_length,
+    )
+    return info, plan, stream
+
+
+def _dry_run(config: UnlearnConfig, objective: Objective) -> None:
+    """Rank 0 plans for all the ranks that a launcher means to start; the others have nothing to do, and none waits."""
+    world = dry_world()
+    if world is None:
+        return
+    from .dry_run import print_dry_run
+
+    info, plan, stream = _planned(config, objective, open_data(config, replace(world, size=1)), world)
+    print_dry_run(config, info, plan, stream, world)
 
 
 def unlearn(

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clear_dist.types import Example, Kind, Picture
+from clear_dist.types import Example, ImageLayout, Kind, Picture
 
 BOS, EOS, PAD, IMAGE = 1, 2, 0, 3
 
@@ -25,10 +25,11 @@ class CharProcessor:
     eos_id = EOS
     pad_id = PAD
     image_id: int | None = IMAGE
+    layout_of: Callable[[int, int], ImageLayout] | None = None
 
     def __init__(self, image_tokens: int = 4, size: int = 6) -> None:
         self.image_tokens = image_tokens
-        self.image_shape: tuple[int, int, int] = (3, size, size) if image_tokens else (0, 0, 0)
+        self.image_shape: tuple[int, ...] = (3, size, size) if image_tokens else (0, 0, 0)
         self.decoded = 0
 
     def encode_prompt(self, question: str, with_picture: bool) -> tuple[list[int], list[int]]:
