@@ -11,7 +11,8 @@ at all:
     first     backward is in the first block: its activations, and all gradients
     step      gradients, and fp32 copies of those the optimiser steps on
 
-``gradients`` are those alive at that moment: at stages 0 to 2, without accumulation, there are none before backward.
+``gradients`` are those alive at that moment: at stages 0 to 2, without accumulation, there are none before backward,
+and the optimiser's copies count among them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Memory:
 
     @property
     def state(self) -> int:
-        """Weights, gradients and optimiser: exact."""
+        """Weights, gradients and optimiser. Exact at stage 3; at others gradients come and go."""
         return self.weights + self.gradients + self.optimizer
 
     @property
@@ -106,6 +107,7 @@ def _points(job: Job, gradients: int) -> tuple[_Point, ...]:
     own = shape.vocab * shape.hidden * job.width if head_trained(job) and job.depth is None else 0
     last = early if early else own  # a trained head has its gradient by then
     rest = found.kept - job.blocks * found.block
+    copies = step_bytes(job)
     gathered = gathered_bytes(job) if job.stage == 3 else 0
     arriving = min(job.prefetch_bucket * job.width, gathered)
     return (
@@ -115,7 +117,7 @@ def _points(job: Job, gradients: int) -> tuple[_Point, ...]:
         # What passes takes the place of the head's workspace, and is shown there as far as that goes.
         _Point(last, min(head, found.passing), found.kept + max(0, found.passing - head) + (own if early else 0)),
         _Point(gradients, 0, rest + found.block + found.passing),
-        _Point(gradients, 0, step_bytes(job)),
+        _Point(gradients, 0, copies) if job.stage == 3 else _Point(gradients + copies, 0, 0),
     )
 
 
@@ -138,8 +140,8 @@ def offloaded_gradients(job: Job) -> int:
 
 
 def offload_buffers(job: Job) -> int:
-    """On the host beside states and gradients. Stage 3: the shard's gradients in fp32, for the optimiser. Stages 1 and 2:
-    stepped weights on their way back, and the largest gradient on its way in."""
+    """On the host beside states and gradients. Stage 3: the shard's gradients in fp32, for the optimiser. Stages 1 and
+    2: stepped weights on their way back, and the largest gradient on its way in."""
     trained = [t.numel for t in job.shape.tensors if t.trainable]
     if job.stage == 3:
         return _FP32 * sum(ceil(n / job.gpus) for n in trained)
