@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -13,6 +14,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import pytest
+
+if TYPE_CHECKING:
+    from clear_dist.engine.world import World
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +45,20 @@ def data_dir() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A process group of one; what it puts into the environment goes again, or later subprocesses would inherit it."""
+    from clear_dist.engine.world import close_world, init_world  # DeepSpeed: only where a test asks for it
+
+    before = dict(os.environ)
+    try:
+        yield init_world()
+    finally:
+        close_world()
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture

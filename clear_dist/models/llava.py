@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from clear_dist.models.family import Family, unwrap
+from clear_dist.models.family import Family, put_features, unwrap
 from clear_dist.types import Batch, UserError
 
 # Tokens the tower adds before the patches (CLS).
@@ -49,12 +49,7 @@ class Llava(Family):
         else:
             assert batch.pixel_values is not None, "a vision-language batch carries pixels, a zero dummy if it has none"
             features = self.features(module, batch.pixel_values)
-        features = features.to(embeds.dtype)
-        slots = batch.image_slots
-        if slots.numel() == 0:
-            return embeds + 0 * features.sum()
-        flat = embeds.flatten(0, 1)
-        return torch.index_copy(flat, 0, slots, features[: slots.numel()]).view_as(embeds)
+        return put_features(embeds, features, batch.image_slots)
 
     def features(self, module: nn.Module, pixel_values: Tensor) -> Tensor:
         """[P, 3, H, W] -> [P * image_tokens, D], projected to the language model's width."""

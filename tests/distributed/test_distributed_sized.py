@@ -4,9 +4,7 @@ pictures of different sizes on both ranks, or on one of them and text alone on t
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,24 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
 from sized_models import WRITERS  # type: ignore[import-not-found]
 from sized_training import after_training  # type: ignore[import-not-found]
 
-from clear_dist.engine.world import World, close_world, init_world
+from clear_dist.engine.world import World
 
 from .ranks import run_ranks
 
 pytestmark = pytest.mark.distributed
 WORKER = Path(__file__).with_name("worker_sized.py")
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """A process group of one; what it puts into the environment goes again, or ranks started later would inherit it."""
-    before = dict(os.environ)
-    try:
-        yield init_world()
-    finally:
-        close_world()
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture

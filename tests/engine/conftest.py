@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from engine_support import write_model
 
-from clear_dist.engine.world import World, close_world, init_world
 from clear_dist.models import Model, load_model
 
 
@@ -21,15 +18,3 @@ def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def base(base_dir: Path) -> Model:
     return load_model(base_dir, dtype="fp32", device="cpu")
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """A process group of one; what it puts into the environment goes again, or later subprocesses would inherit it."""
-    before = dict(os.environ)
-    try:
-        yield init_world()
-    finally:
-        close_world()
-        os.environ.clear()
-        os.environ.update(before)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from sized_training import ZERO_3, after_training
 
 from clear_dist.engine.predict import ModelPredictor
 from clear_dist.engine.shard import shard_model
-from clear_dist.engine.world import World, close_world, init_world
+from clear_dist.engine.world import World
 from clear_dist.models import load_model
 from clear_dist.types import Request
 
@@ -21,18 +19,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*(all_gather_into_tensor|reduce_scatter_tensor):FutureWarning"),
 ]
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """A process group of one; what it puts into the environment goes again."""
-    before = dict(os.environ)
-    try:
-        yield init_world()
-    finally:
-        close_world()
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture(scope="module", params=list(WRITERS))

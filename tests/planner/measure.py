@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.step_memory import peak_of
 from clear_dist.engine.loop import TrainSettings, _initialize
 from clear_dist.engine.step import StepModule, loss_of
 from clear_dist.engine.totals import Totals
@@ -136,21 +136,6 @@ def _storages() -> Iterator[tuple[int, int]]:
     return iter(found.items())
 
 
-def rise_of(work: Any) -> int:
-    """Bytes by which memory rose at the highest, as torch's profiler hears from its allocator."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    inner = profiler.profiler
-    assert inner is not None and inner.kineto_results is not None
-    events: list[Any] = inner.kineto_results.events()
-    found = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
-    now = peak = 0
-    for _, size in sorted(found, key=lambda event: event[0]):
-        now += size
-        peak = max(peak, now)
-    return peak
-
-
 def measure(case: Case, world: World, folder: Path) -> Measured:
     gc.collect()
     old = {key for key, _ in _storages()}
@@ -172,7 +157,7 @@ def measure(case: Case, world: World, folder: Path) -> Measured:
     batch, objective = batch_of(case, world.rank), parse_objective(case.objective)
     step(engine, objective, batch)
     before = alive(old)
-    rise = rise_of(lambda: step(engine, objective, batch))
+    rise = peak_of(lambda: step(engine, objective, batch), torch.device("cpu"))
     state = state_bytes(engine)
     engine.destroy()
     return Measured(*state, before=before, peak=before + rise)
