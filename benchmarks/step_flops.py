@@ -87,7 +87,7 @@ def needed(job: Job, batches: Sequence[Batch]) -> float:
     sizes, (lowest, depth, trained) = Sizes.of(job.student.config), _span(job)
     total = 0.0
     for batch in batches:
-        seen = batch.attention_mask()[:, 0] & (batch.segment_ids >= 0)[:, :, None]
+        seen = batch.attention_mask()[:, 0] & batch.real[:, :, None]
         tokens, pairs = batch.real_tokens, int(seen.sum())
         total += sizes.forward(tokens, pairs, blocks=depth, adapted=trained)
         total += sizes.backward(tokens, pairs, blocks=depth - lowest, trained=trained)

@@ -93,7 +93,7 @@ class Padded:
         try:
             out = module(
                 input_ids=batch.input_ids,
-                attention_mask=(batch.segment_ids >= 0).long(),
+                attention_mask=batch.real.long(),
                 pixel_values=pixels.to(self.job.student.dtype)
                 if pixels is not None and batch.image_slots.numel()
                 else None,

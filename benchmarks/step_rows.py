@@ -26,14 +26,15 @@ Steps = Sequence[Mapping[str, float]]  # phase -> seconds, step by step
 def cache_ms(job: Job, ours: Ours) -> tuple[float, float]:
     """(making the caches of the step's own examples and pictures, all caches of the paper's setting per step of it).
 
-    The latter: every FORGET example and picture once; of RETAIN the whole pool's reference, as the cache is built, but
-    only the pictures that its steps come to; over ``EPOCHS`` passes of FORGET, a batch a step.
+    The latter: every FORGET example and picture once; of RETAIN those that its steps come to; over ``EPOCHS`` passes
+    of FORGET, a batch a step.
     """
     steps = EPOCHS * math.ceil(FORGET_ROWS / BATCH)
     here = spread = 0.0
     for view, seconds in ours.reference_seconds.items():
         here += seconds * BATCH
-        spread += seconds * (RETAIN_ROWS if view is View.RETAIN else FORGET_ROWS)
+        drawn = steps * len(job.packed.encoded(view))
+        spread += seconds * min(drawn, RETAIN_ROWS if view is View.RETAIN else FORGET_ROWS)
     pools = {view: {e.digest for e in job.packed.encoded(view)} - {None} for view in job.views}
     here += ours.tower_seconds * len(set().union(*pools.values()))
     if set(pools) - {View.RETAIN}:

@@ -139,17 +139,14 @@ class Processor(Protocol):
 class Batch:
     """Packed sequences: several rows, each holding many sequences, attention block-diagonal.
 
-    A *group* is a picture's prefix followed by the questions that share it; a text sequence is a group of
-    its own with an empty prefix. ``segment_ids`` numbers the sequences within a row (0 for a group's prefix is
-    not special: the prefix is marked by ``is_prefix``). Positions restart in every sequence, continuing the
-    prefix's, so each sequence sees exactly what it would see alone.
+    What sequences share (a picture, a prompt) may stand once, before all that grows on it (``data.trunk``). Positions
+    restart in every sequence and go on behind what is shared, so each sequence sees exactly what it would see alone.
     """
 
     input_ids: Tensor  # [R, L] int64
     position_ids: Tensor  # [R, L] int64
-    segment_ids: Tensor  # [R, L] int64; unique per sequence within a row; -1 = padding at a row's end
-    group_ids: Tensor  # [R, L] int64; unique per group within a row; -1 = padding
-    is_prefix: Tensor  # [R, L] bool; tokens every sequence of the same group may look at
+    visible_until: Tensor  # [R, L] int64; a token is seen by those behind it in its row up to this place (exclusive)
+    real: Tensor  # [R, L] bool; False: padding, at a row's end
     # [P, 3, H, W] float32; P >= 1 for a vision-language model (a zero dummy if none). Where pictures are cut by their
     # size, the patches of all of them, joined: [patches, *image_shape].
     pixel_values: Tensor | None
@@ -172,9 +169,6 @@ class Batch:
     reference: Batch | None = None
     # What the reference said, read from a cache instead of computed: view -> states (see ReferenceStates).
     cached: dict[str, ReferenceStates] | None = None
-    # Trees (picture, question, answers), where the ids above say too little: [R, L] int64, a token is seen by those
-    # behind it in its row up to this place (exclusive).
-    visible_until: Tensor | None = None
     # What a tower that cuts pictures by their size is told beside the pixels: name -> [P, k] int64, a row a picture,
     # on the CPU, since shapes are computed from it (``ImageLayout.inputs``).
     image_inputs: dict[str, Tensor] = field(default_factory=dict)
@@ -201,19 +195,14 @@ class Batch:
         return Batch(**{**vars(self), **changed})
 
     def attention_mask(self) -> Tensor:
-        """[R, 1, L, L] bool, True where row i may look at column j: causal, same sequence or own prefix.
+        """[R, 1, L, L] bool, True where row i may look at column j: j <= i < ``visible_until[j]``.
 
         The explicit block-diagonal form is right in train and eval, with and without cache or checkpointing;
         restarted positions alone leak silently as soon as a cache or any 2-D mask is present.
         """
-        length = self.input_ids.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=self.input_ids.device).tril()
-        if self.visible_until is not None:
-            place = torch.arange(length, device=self.input_ids.device)
-            return (causal & (place[:, None] < self.visible_until[:, None, :]))[:, None]
-        same_segment = self.segment_ids[:, :, None] == self.segment_ids[:, None, :]
-        own_prefix = (self.group_ids[:, :, None] == self.group_ids[:, None, :]) & self.is_prefix[:, None, :]
-        return ((same_segment | own_prefix) & causal)[:, None]
+        place = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        causal = place[:, None] >= place
+        return (causal & (place[:, None] < self.visible_until[:, None, :]))[:, None]
 
 
 @dataclass

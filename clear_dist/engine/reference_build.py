@@ -1,9 +1,10 @@
-"""Asking the reference about every example, once, before training: ranks share the examples, each writes a shard."""
+"""Asking the reference once about every example a run will compare with it: ranks share the examples, each writes a
+shard. What an earlier run has asked is not asked again."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,20 @@ def build_reference_cache(
     *,
     key: ReferenceKey,
     world: World,
+    wanted: Mapping[View, Sequence[int]] | None = None,
     tokens_per_pass: int = TOKENS_PER_PASS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReferenceCache:
-    """Ask the reference about every example of the views that compare with it, once; a collective.
+    """Ask the reference about examples of the views that compare with it, once; a collective.
 
-    Where ``folder`` holds the answers already, nothing is computed. The weights must be those training starts from.
+    What ``folder`` holds already is not computed; what it lacks is added to it, so that runs which draw other examples
+    of the same data share one cache. The weights must be those training starts from.
 
     Args:
         engine: a ``StepModule``, or the DeepSpeed engine around it (any ZeRO stage).
         stream: the examples, and the layout of the passes.
         key: :func:`reference_key` of the same stream and needs.
+        wanted: view -> numbers of its examples, see ``Stream.drawn``; None is all of them.
         progress: called with (passes done, passes in all) of this rank.
 
     Raises:
@@ -54,14 +58,17 @@ def build_reference_cache(
     assert kept_of(needs) == key.kept and key.kept, "the key is of other statistics"
     with claimed(folder, world):
         found = open_reference_cache(folder, key=key, world=world)
-        if found is not None:
+        every = {v: range(len(stream.encoded(v, reference=True))) for v in key.kept}
+        asked = {v: list(every[v] if wanted is None else wanted[v]) for v in key.kept}
+        lacking = asked if found is None else {v: found.lacking(v, indices) for v, indices in asked.items()}
+        if found is not None and not any(lacking.values()):
             return found
-        remove_remains(folder, world)
+        remove_remains(folder, world, [] if found is None else found.files)
         module = getattr(engine, "module", engine)
         training = module.training
         engine.eval()
         try:
-            _Build(engine, stream, needs, folder, key, world).run(tokens_per_pass, progress)
+            _Build(engine, stream, needs, folder, key, world, found).run(lacking, tokens_per_pass, progress)
         finally:
             engine.train(training)
         made = open_reference_cache(folder, key=key, world=world, hashes=False)
@@ -74,16 +81,23 @@ class _Build:
     collective. What went wrong is remembered and raised by all of them together."""
 
     def __init__(
-        self, engine: Any, stream: Stream, needs: Needs, folder: Path, key: ReferenceKey, world: World
+        self,
+        engine: Any,
+        stream: Stream,
+        needs: Needs,
+        folder: Path,
+        key: ReferenceKey,
+        world: World,
+        found: ReferenceCache | None,
     ) -> None:
         self.engine, self.stream, self.needs = engine, stream, needs
-        self.folder, self.key, self.world = folder, key, world
+        self.folder, self.key, self.world, self.found = folder, key, world, found
         self.views = list(key.kept)
         self.writer: ShardWriter | None = None
         self.problem: str | None = None
 
-    def run(self, tokens_per_pass: int, progress: Callable[[int, int], None] | None) -> None:
-        mine = passes(self.stream, self.views, self.world.size, tokens_per_pass)[self.world.rank]
+    def run(self, asked: Chosen, tokens_per_pass: int, progress: Callable[[int, int], None] | None) -> None:
+        mine = passes(self.stream, asked, self.world.size, tokens_per_pass)[self.world.rank]
         tensors: dict[str, Any] = {}
         try:
             for number, chosen in enumerate(mine):
@@ -102,7 +116,7 @@ class _Build:
         except BaseException:
             self._abandon()
             raise
-        shards = gather(self.world, shard)
+        shards = [*([] if self.found is None else self.found.shards), *gather(self.world, shard)]
         examples = {v: len(self.stream.encoded(v, reference=True)) for v in self.views}
         write_index(self.folder, self.key, self.world, tensors=tensors, examples=examples, shards=shards)
 
@@ -147,12 +161,13 @@ class _Build:
                 tensors[f"{view}.{name}"] = (torch.int64, (rows["examples"],))
             for name, kind in _kinds(view, kept).items():
                 tensors[name] = (found[name].dtype, (rows[kind], *found[name].shape[1:]))
-        if self.key.head and self.world.main:
+        if self.key.head and self.world.main and self.found is None:
             tensors["head"] = (head.dtype, head.shape)
         size = sum(int(np.prod(shape)) * dtype.itemsize for dtype, shape in tensors.values())
         check_room(self.folder, sum(gather(self.world, size)), self.world)
+        build = 0 if self.found is None else len(self.found.shards)  # above the number of every earlier build
         try:
-            self.writer = ShardWriter(self.folder / shard_name(self.world.rank, self.world.size), tensors)
+            self.writer = ShardWriter(self.folder / shard_name(self.world.rank, self.world.size, build), tensors)
             if "head" in tensors:
                 self.writer.append("head", head)
         except OSError as error:
@@ -196,31 +211,40 @@ class _Build:
             self.writer.abandon()
 
 
-def passes(stream: Stream, views: Sequence[View], ranks: int, tokens: int = TOKENS_PER_PASS) -> list[list[Chosen]]:
+def passes(
+    stream: Stream, asked: Mapping[View, Sequence[int]], ranks: int, tokens: int = TOKENS_PER_PASS
+) -> list[list[Chosen]]:
     """rank -> its passes, equally many for each, of about ``tokens`` tokens: view -> examples, for every view.
 
-    Examples on one picture stand together, whatever their view: packing then shares the picture.
+    Examples on one picture stand together, and on one prompt, whatever their view: packing then shares it.
     """
     groups: dict[Hashable, list[tuple[View, int]]] = {}
-    encoded = {view: stream.encoded(view, reference=True) for view in views}
-    for view in views:
-        for i, example in enumerate(encoded[view]):
-            alone = example.digest is None
-            groups.setdefault((view, i) if alone else (example.digest, example.prefix.tobytes()), []).append((view, i))
-    shared = stream.settings.layout == "dense"
-    costs = [
-        len(encoded[view][i].rest) + len(encoded[view][i].answer) + len(encoded[view][i].prefix) * (not (shared and k))
-        for group in groups.values()
-        for k, (view, i) in enumerate(group)
-    ]
+    encoded = {view: stream.encoded(view, reference=True) for view in asked}
+    for view, indices in asked.items():
+        for i in indices:
+            example = encoded[view][i]
+            shared = example.rest if example.digest is None else example.prefix
+            groups.setdefault((example.digest, shared.tobytes()), []).append((view, i))
+    ordered = [item for group in groups.values() for item in group]
+    share = stream.settings.layout == "dense"
+    seen: set[tuple[str | None, bytes, bytes]] = set()
+    costs: list[int] = []
+    for view, i in ordered:
+        e = encoded[view][i]
+        parts = {
+            (e.digest, e.prefix.tobytes(), b""): e.prefix,
+            (e.digest, e.prefix.tobytes(), e.rest.tobytes()): e.rest,
+        }
+        costs.append(len(e.answer) + sum(len(ids) for key, ids in parts.items() if not (share and key in seen)))
+        seen.update(parts)
     total = sum(costs)
     count = ranks * max(1, -(-total // (tokens * ranks)))
-    parts: list[Chosen] = [{view: [] for view in views} for _ in range(count)]
+    chosen: list[Chosen] = [{view: [] for view in asked} for _ in range(count)]
     start = 0
-    for (view, i), cost in zip((item for group in groups.values() for item in group), costs, strict=True):
-        parts[start * count // total][view].append(i)
+    for (view, i), cost in zip(ordered, costs, strict=True):
+        chosen[start * count // total][view].append(i)
         start += cost
-    return [parts[rank::ranks] for rank in range(ranks)]
+    return [chosen[rank::ranks] for rank in range(ranks)]
 
 
 def estimate_bytes(stream: Stream, needs: Needs, hidden_size: int, *, itemsize: int = 2, vocabulary: int = 0) -> int:

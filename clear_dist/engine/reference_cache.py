@@ -30,8 +30,8 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a view's examples are, each array [N] by example: shard, first row and number of rows, of answer tokens,
-    of sequences, and of sequences without image tokens. image: [S_shard] bool of each shard."""
+    """Where a view's examples are, each array [N] by example: shard (-1: in none), first row and number of rows, of
+    answer tokens, of sequences, and of sequences without image tokens. image: [S_shard] bool of each shard."""
 
     shard: Numbers
     token: Numbers
@@ -44,11 +44,13 @@ class _Place:
 
 
 class ReferenceCache:
-    """The reference's states of every example, read from disk when they are asked for (``stream.Cache``)."""
+    """The reference's states of the examples it was asked about, read from disk when they are asked for
+    (``stream.Cache``)."""
 
     def __init__(self, folder: Path, index: dict[str, Any], key: ReferenceKey) -> None:
         self.folder, self.key = folder, key
-        self._files = [folder / shard["file"] for shard in index["shards"]]
+        self.shards: list[dict[str, Any]] = index["shards"]
+        self.files = [folder / shard["file"] for shard in self.shards]
         self._empty = {name: (getattr(torch, t["dtype"]), t["width"]) for name, t in index["tensors"].items()}
         self._examples: dict[str, int] = index["examples"]
         self._open: dict[int, Any] = {}
@@ -58,11 +60,16 @@ class ReferenceCache:
     @property
     def bytes(self) -> int:
         """Size on disk."""
-        return sum(file.stat().st_size for file in self._files)
+        return sum(file.stat().st_size for file in self.files)
 
     def head(self) -> Tensor | None:
         """[V, D] head of the reference, where it is kept."""
         return self._shard(0).get_tensor("head") if self.key.head else None
+
+    def lacking(self, view: View, indices: Sequence[int]) -> list[int]:
+        """Those of these examples that the reference was not asked about."""
+        at = np.asarray(indices, dtype=np.int64)
+        return at[self._place(view).shard[at] < 0].tolist()
 
     def states(self, view: View, indices: Sequence[int]) -> ReferenceStates:
         """What the reference said of these examples of a view, in this order, on the CPU.
@@ -71,6 +78,7 @@ class ReferenceCache:
         """
         kept, place = self.key.kept[view], self._place(view)
         at = np.asarray(indices, dtype=np.int64)
+        assert (place.shard[at] >= 0).all(), f"{self.folder}: the reference was not asked about every example of {view}"
         out = ReferenceStates()
         if kept.logp:
             out.logp = self._rows(f"{view}.logp", place.shard[at], place.token[at], place.tokens[at])
@@ -100,7 +108,7 @@ class ReferenceCache:
 
     def _shard(self, number: int) -> Any:
         if number not in self._open:
-            self._open[number] = safe_open(self._files[number], framework="pt", device="cpu")
+            self._open[number] = safe_open(self.files[number], framework="pt", device="cpu")
         return self._open[number]
 
     def _slice(self, shard: int, name: str) -> Any:
@@ -117,7 +125,7 @@ class ReferenceCache:
         kept, total = self.key.kept[view], self._examples[view]
         found = {name: np.full(total, -1, dtype=np.int64) for name in _Place.__annotations__ if name != "image"}
         images: list[Tensor] = []
-        for number in range(len(self._files)):
+        for number in range(len(self.files)):
             shard = self._shard(number)
             examples = shard.get_tensor(f"{view}.examples").numpy()
             found["shard"][examples] = number
@@ -132,7 +140,6 @@ class ReferenceCache:
             for name, length in lengths.items():
                 found[name][examples] = np.cumsum(length) - length
                 found[f"{name}s"][examples] = length
-        assert (found["shard"] >= 0).all(), f"{self.folder}: not every example of {view} is there"
         return _Place(**found, image=images)
 
 

@@ -1,7 +1,8 @@
 """The reference's statistics as files: what is kept, under which key, in which shards.
 
-A folder holds one safetensors shard for every rank that took part, and ``index.json``, written last: a folder without
-it is none. Tensors of a shard are rows of that rank's examples, one after the other, in the order of ``VIEW.examples``:
+A folder holds one safetensors shard for every rank that took part, of every build that added to it, and
+``index.json``, written last: a folder without it is none, and a shard it does not name is a remnant. Tensors of a shard
+are rows of that rank's examples, one after the other, in the order of ``VIEW.examples``:
 
 * ``VIEW.examples`` [n] int64 numbers of the examples in the view; ``VIEW.tokens`` [n] int64 answer tokens of each
 * ``VIEW.logp`` [T] fp32, or ``VIEW.hidden`` [T, D] final states that predict the answer tokens
@@ -93,8 +94,9 @@ class ShardWriter:
             file.unlink(missing_ok=True)
 
 
-def shard_name(rank: int, ranks: int) -> str:
-    return f"reference-{rank:05d}-of-{ranks:05d}.safetensors"
+def shard_name(rank: int, ranks: int, build: int = 0) -> str:
+    """build: one that no earlier build into the folder had."""
+    return f"reference-{build:05d}-{rank:05d}-of-{ranks:05d}.safetensors"
 
 
 def write_index(folder: Path, key: ReferenceKey, world: World, **more: Any) -> None:
@@ -210,11 +212,13 @@ def claimed(folder: Path, world: World) -> Iterator[None]:
             os.close(lock)
 
 
-def remove_remains(folder: Path, world: World) -> None:
-    """Shards without an index: of a build that was interrupted. A collective, inside ``claimed``."""
+def remove_remains(folder: Path, world: World, kept: Sequence[Path] = ()) -> None:
+    """Shards that are not among ``kept``, those of the index: of a build that was interrupted. A collective, inside
+    ``claimed``."""
 
     def remove() -> None:
         for file in folder.glob("reference-*.safetensors*"):
-            file.unlink()
+            if file not in kept:
+                file.unlink()
 
     on_main(world, remove)

@@ -21,7 +21,7 @@ from clear_dist.types import Hidden, View
 from .step import FINAL
 from .stream import Stream
 
-VERSION = 1  # of the files; part of every key
+VERSION = 2  # of the files; part of every key
 PARTS = ("model", "data", "tokenisation", "statistics", "precision")
 _TOKENIZER_FILES = ("*token*.json", "*token*.model", "spiece.model", "vocab*", "merges.txt", "*processor*.json")
 _TEMPLATE_FILES = ("chat_template*", "additional_chat_templates/*")

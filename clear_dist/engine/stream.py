@@ -131,6 +131,15 @@ class Stream:
                 out |= {picture.digest: picture for picture in chosen if picture is not None}
         return out
 
+    def drawn(self, view: View, steps: int) -> list[int]:
+        """Numbers of a view's examples that steps ``0 .. steps - 1`` come to, in order."""
+        seen: set[int] = set()
+        for step in range(steps):
+            seen.update(self._chosen(view, step))
+            if len(seen) == len(self._encoded[view]):
+                break
+        return sorted(seen)
+
     def micro_batches(self, step: int, views: Collection[View] | None = None) -> Iterator[Batch]:
         """This rank's packed batches of a step, one per accumulation step; each is packed when it is asked for.
 

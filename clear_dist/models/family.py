@@ -101,15 +101,15 @@ def final_hidden(family: Family, module: nn.Module, batch: Batch, cache: Cache |
     * dense (sdpa, eager): the explicit block-diagonal mask. Restarted positions *without* it leak between
       sequences as soon as a cache or a 2-D mask is present.
     * varlen (flash-attention): rows joined to one, no mask at all, sequences told apart by their restarting
-      positions. It cannot express a prefix that several questions share; pack with one question per prefix.
+      positions. It cannot express a part that several sequences share; pack each one by itself.
     """
     decoder = family.decoder(module)
     embeds = family.embed(module, batch)
     rows, length, _ = embeds.shape
     positions = family.rotary(batch.position_ids, batch.rotary_ids)
     if decoder.config._attn_implementation == FLASH:
-        assert cache is None and batch.visible_until is None, "flash-attention takes no mask"
-        assert restarts_cleanly(batch.position_ids), "flash-attention cannot run questions that share a prefix"
+        assert cache is None, "flash-attention takes no mask"
+        assert restarts_cleanly(batch.position_ids), "flash-attention cannot run sequences that share a part"
         joined = positions.reshape(*positions.shape[:-2], 1, rows * length)
         out = run_varlen(decoder, embeds.reshape(1, rows * length, -1), joined)
         return out.reshape(rows, length, -1)

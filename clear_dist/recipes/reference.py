@@ -59,6 +59,7 @@ def reference_of(
                 folder,
                 key=key,
                 world=world,
+                wanted={view: stream.drawn(view, plan.total_steps) for view in key.kept},
                 progress=None if bar is None else lambda done, total: bar.update(100 * done // total),
             )
         say(f"reference: {cache.bytes / 1e6:,.1f} MB in {folder}", world.main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,57 +82,47 @@ def test_every_token_is_kept_exactly_once(
     batch = packed({"forget": examples}, layout, row_length, share=share)
     shared = share and layout == "dense"
     expected: list[tuple[int, ...]] = []
-    prefixes: set[str] = set()
+    seen: set[tuple[object, ...]] = set()
     for e in examples:
-        expected.append((*e.rest.tolist(), *e.answer.tolist()))
-        if e.digest is not None and not (shared and e.digest in prefixes):
-            prefixes.add(e.digest)
-            expected.append(tuple(e.prefix.tolist()))
-    found: list[tuple[int, ...]] = []
-    for ids, segments, prefix in zip(batch.input_ids, batch.segment_ids, batch.is_prefix, strict=True):
-        for segment in sorted(set(segments.tolist()) - {-1}):
-            for part in (prefix, ~prefix):
-                if tokens := tuple(ids[(segments == segment) & part].tolist()):
-                    found.append(tokens)
-    assert sorted(found) == sorted(expected)
-    padding = batch.segment_ids == -1
-    assert batch.real_tokens == int((~padding).sum()) == sum(map(len, expected))
+        # What is shared counts once: a picture by its digest, a prompt by picture and words.
+        for key, part in ((("picture", e.digest), e.prefix), (("prompt", e.digest, *e.rest.tolist()), e.rest)):
+            if len(part) and not (shared and key in seen):
+                expected.append(tuple(part.tolist()))
+            seen.add(key)
+        expected.append(tuple(e.answer.tolist()))
+    assert Counter(batch.input_ids[batch.real].tolist()) == Counter(t for part in expected for t in part)
+    padding = ~batch.real
+    assert batch.real_tokens == int(batch.real.sum()) == sum(map(len, expected))
     assert (batch.input_ids[padding] == PAD).all()
-    assert torch.equal(padding, batch.group_ids == -1)
-    assert not batch.is_prefix[padding].any()
     # Padding stands at the ends of rows only.
     assert all(torch.equal(p, p.sort().values) for p in padding)
 
 
 @settings(max_examples=60, deadline=None)
-@given(ITEMS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_positions_restart_in_every_sequence_and_continue_the_prefix(
-    layout: Layout, items: list[tuple[str, str, int | None]]
-) -> None:
-    batch = packed({"forget": encoded(items)}, layout)
-    for positions, segments, groups, prefix in zip(
-        batch.position_ids, batch.segment_ids, batch.group_ids, batch.is_prefix, strict=True
-    ):
-        for group in sorted(set(groups.tolist()) - {-1}):
-            before = positions[(groups == group) & prefix].tolist()
-            assert before == list(range(len(before)))
-            for segment in set(segments[groups == group].tolist()):
-                own = positions[(segments == segment) & ~prefix].tolist()
-                assert own == list(range(len(before), len(before) + len(own)))
-
-
-@settings(max_examples=60, deadline=None)
 @given(ITEMS, st.integers(1, 60))
-def test_the_mask_isolates_groups_and_sequences(items: list[tuple[str, str, int | None]], row_length: int) -> None:
-    batch = packed({"forget": encoded(items)}, "dense", row_length)
-    mask = batch.attention_mask()[:, 0]
-    groups, segments = batch.group_ids, batch.segment_ids
-    assert not (mask & (groups[:, :, None] != groups[:, None, :])).any()
-    strangers = (segments[:, :, None] != segments[:, None, :]) & ~batch.is_prefix[:, None, :]
-    assert not (mask & strangers).any()
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_answer_sees_its_own_prompt_and_nothing_else(
+    layout: Layout, items: list[tuple[str, str, int | None]], row_length: int
+) -> None:
+    """Token by token, with the positions it would have alone."""
+    examples = encoded(items)
+    batch = packed({"forget": examples}, layout, row_length)
+    mask, length = batch.attention_mask()[:, 0], batch.input_ids.shape[1]
+    at = 0
+    for e in examples:
+        sequence = [*e.prefix.tolist(), *e.rest.tolist(), *e.answer.tolist()]
+        prompt = len(sequence) - len(e.answer)
+        for k in range(prompt, len(sequence)):
+            row, place = divmod(int(batch.score_index[at]), length)
+            seen = mask[row, place].nonzero()[:, 0]
+            assert batch.input_ids[row, seen].tolist() == sequence[:k]
+            assert batch.position_ids[row, seen].tolist() == list(range(k))
+            assert int(batch.targets[at]) == sequence[k]
+            at += 1
+    assert at == len(batch.targets)
     assert not mask.triu(1).any()
     assert mask.diagonal(dim1=1, dim2=2).all(), "a row that looks at nothing is not a number"
+    assert not (mask & batch.real[:, :, None] & ~batch.real[:, None, :]).any(), "nothing looks at padding"
 
 
 @settings(max_examples=60, deadline=None)
@@ -140,10 +131,21 @@ def test_dense_rows_hold_at_most_the_row_length_or_the_longest_group(
     items: list[tuple[str, str, int | None]], row_length: int
 ) -> None:
     batch = packed({"forget": encoded(items)}, "dense", row_length)
-    pairs = torch.stack([torch.arange(len(batch.group_ids))[:, None].expand_as(batch.group_ids), batch.group_ids])
-    kept = pairs[:, batch.group_ids >= 0]
-    longest = int(torch.unique(kept, dim=1, return_counts=True)[1].max()) if kept.numel() else 1
-    assert batch.input_ids.shape[1] <= max(row_length, longest)
+    parts: dict[tuple[object, object], int] = {}
+    for n, (question, answer, shown) in enumerate(items):
+        trunk = (shown, None) if shown is not None else (None, question)
+        new: dict[object, int] = {
+            ("answer", n): len(answer) + 1,
+            ("prompt", shown, question): len(question) + (shown is None),
+        }
+        if shown is not None:
+            new["picture"] = 1 + PROCESSOR.image_tokens
+        for key, tokens in new.items():
+            parts.setdefault((trunk, key), tokens)
+    sizes: Counter[object] = Counter()
+    for (trunk, _), tokens in parts.items():
+        sizes[trunk] += tokens
+    assert batch.input_ids.shape[1] <= max(row_length, *sizes.values(), 1)
 
 
 def test_examples_on_one_picture_share_it_across_views() -> None:
@@ -156,7 +158,20 @@ def test_examples_on_one_picture_share_it_across_views() -> None:
     for separate in (packed(views, share=False), packed(views, "varlen"), packed(views, "padded")):
         assert separate.pixel_values is not None
         assert len(separate.pixel_values) == 3
-        assert separate.real_tokens == dense.real_tokens + 2 * (1 + PROCESSOR.image_tokens)
+        assert separate.real_tokens == dense.real_tokens + 2 * (1 + PROCESSOR.image_tokens) + len("who")
+
+
+def test_a_pair_shares_its_prompt_with_a_picture_and_without() -> None:
+    """Two views bound example by example, as DPO has them: a question stands once, its two answers behind it."""
+    items = [("who is it", "ada", 1), ("where does she live", "in town", None), ("what is it", "a room", 1)]
+    kept = encoded(items)
+    refused = encoded([(q, "no idea", p) for q, _, p in items], 10)
+    batch = packed({"idk": refused, "forget": kept}, row_length=200)
+    alone = packed({"forget": kept}, row_length=200)
+    assert batch.real_tokens == alone.real_tokens + sum(len(e.answer) for e in refused)
+    assert batch.targets.tolist() == np.concatenate([e.answer for e in (*refused, *kept)]).tolist()
+    first = {n: int(batch.score_index[batch.token_example == n][0]) for n in range(6)}
+    assert [first[n] for n in range(3)] == [first[n + 3] for n in range(3)], "predicted from the same place"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -166,15 +181,14 @@ def test_image_slots_are_the_image_tokens_of_their_own_picture(layout: Layout) -
     flat = batch.input_ids.view(-1)
     assert (flat[batch.image_slots] == IMAGE).all()
     assert int((flat == IMAGE).sum()) == len(batch.image_slots) == len(batch.pixel_values) * PROCESSOR.image_tokens
-    # Which picture stands where: red is the picture's number, and the questions behind it have the same modulo 7.
+    # Which picture an answer sees: red is the picture's number, and that of the example is the same modulo 7.
     rows = batch.input_ids.shape[1]
-    owner = {}
-    for start, pixels in zip(batch.image_slots[:: PROCESSOR.image_tokens].tolist(), batch.pixel_values, strict=True):
-        owner[start // rows, int(batch.group_ids.view(-1)[start])] = int(pixels[0, 0, 0])
+    slots = zip(batch.image_slots[:: PROCESSOR.image_tokens].tolist(), batch.pixel_values, strict=True)
+    owner = {start: int(pixels[0, 0, 0]) for start, pixels in slots}
     for n, example_id in enumerate(batch.example_ids):
-        place = int(batch.score_index[batch.token_example == n][0])
-        number = int(example_id.split("/")[1])
-        assert owner[place // rows, int(batch.group_ids.view(-1)[place])] == number % 7
+        row, place = divmod(int(batch.score_index[batch.token_example == n][0]), rows)
+        seen = (row * rows + batch.attention_mask()[row, 0, place].nonzero()[:, 0]).tolist()
+        assert {owner[start] for start in seen if start in owner} == {int(example_id.split("/")[1]) % 7}
 
 
 def test_views_and_examples_are_numbered_in_order() -> None:
@@ -232,7 +246,7 @@ def test_padding_stays_small() -> None:
 
 
 def test_three_equal_groups_take_three_rows_rather_than_two_half_empty_ones() -> None:
-    batch = packed({"retain": encoded([("q" * 16, "a" * 2, None)] * 3)}, row_length=40)
+    batch = packed({"retain": encoded([(w * 16, "a" * 2, None) for w in "qrs"])}, row_length=40)
     assert batch.input_ids.shape == (3, 20)
 
 

@@ -70,7 +70,7 @@ def check_is_alone(plan: Plan, tree: Tree) -> None:
 def test_every_answer_sees_its_question_and_picture_and_nothing_else(row_length: int) -> None:
     tree = grown(PLAN, row_length)
     check_is_alone(PLAN, tree)
-    padding = tree.batch.segment_ids == -1
+    padding = ~tree.batch.real
     assert not tree.batch.attention_mask()[:, 0][~padding][:, :].any(-1).logical_not().any()
     for row, mask in enumerate(tree.batch.attention_mask()[:, 0]):
         assert not (mask[~padding[row]][:, padding[row]]).any(), "nothing looks at padding"
@@ -86,7 +86,7 @@ def test_shared_parts_stand_once() -> None:
     questions = len("whowhat") + 1 + len("where") + len("whowhy")  # a text question begins with BOS
     answers = sum(len(a) + 1 for _, _, given_ in PLAN for a in given_)
     assert batch.real_tokens == 2 * (1 + PROCESSOR.image_tokens) + questions + answers
-    assert batch.real_tokens == int((batch.segment_ids >= 0).sum())
+    assert batch.real_tokens == int(batch.real.sum())
 
 
 def test_pictures_stand_at_their_own_slots() -> None:
@@ -122,6 +122,6 @@ def test_any_requests(plan: Plan, row_length: int) -> None:
 def test_the_mask_is_that_of_packed_groups_where_both_apply() -> None:
     """One question a picture, one answer a question: a tree is a plain causal sequence."""
     tree = grown([(0, "who", ["ann"]), (1, "what", ["b"])], row_length=10)
-    for mask, segment in zip(tree.batch.attention_mask()[:, 0], tree.batch.segment_ids, strict=True):
-        n = int((segment >= 0).sum())
+    for mask, real in zip(tree.batch.attention_mask()[:, 0], tree.batch.real, strict=True):
+        n = int(real.sum())
         assert torch.equal(mask[:n, :n], torch.ones(n, n, dtype=torch.bool).tril())

@@ -45,7 +45,7 @@ def losses(folder: Path) -> list[float]:
 def test_two_ranks_keep_and_learn_what_one_does(out: Path, name: str) -> None:
     plain = PLAIN.get(name, "z0")
     close(load_file(out / f"2/{name}.states.safetensors"), load_file(out / f"1/{plain}.states.safetensors"))
-    shards = [f"reference-0000{rank}-of-00002.safetensors" for rank in (0, 1)]
+    shards = [f"reference-00000-0000{rank}-of-00002.safetensors" for rank in (0, 1)]
     assert sorted(f.name for f in (out / f"2/{name}.cache").iterdir()) == [".lock", "index.json", *shards]
     assert all(len(load_file(out / f"2/{name}.cache" / f)["retain.examples"]) > 0 for f in shards), "ranks share"
     assert losses(out / f"2/{name}") == pytest.approx(losses(out / f"1/{plain}"), rel=1e-6, abs=1e-5)

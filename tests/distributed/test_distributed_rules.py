@@ -81,7 +81,9 @@ def test_the_log_tells_of_the_sum(results: dict, ranks: int, name: str) -> None:
         assert line["loss"] == pytest.approx(sum(factors[n] * v for n, v in line["parts"].items()), rel=1e-5)
         assert list(line["coefficients"]) == [str(group) for group in job.groups]
         assert line["grad_norm"] > 0
-        assert line["real_tokens"] == results[1, "z0"][0][line["step"] - 1]["real_tokens"]
+        # What one rank shares between examples may stand once on each of two.
+        least = results[1, "z0"][0][line["step"] - 1]["real_tokens"]
+        assert least <= line["real_tokens"] <= 1.25 * least
 
 
 @pytest.mark.distributed

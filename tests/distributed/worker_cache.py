@@ -115,7 +115,8 @@ def stream_of(processor: Any, job: Job, rank: int, ranks: int) -> Stream:
     stream = Stream(pools, processor, settings, rank, ranks, needs=needs, reference=told)
     if job.sick:
         # The last rank's first picture: found where its passes are, put back in its place.
-        mine = passes(stream, [v for v in needs.views if v in needs.reference], ranks, TOKENS)[-1]
+        asked = {v: range(len(pools[v])) for v in needs.views if v in needs.reference}
+        mine = passes(stream, asked, ranks, TOKENS)[-1]
         view, i = next((v, i) for chosen in mine for v, rows in chosen.items() for i in rows if pools[v][i].picture)
         stream.encoded(view, reference=True)[i] = replace(stream.encoded(view, reference=True)[i], picture=BAD)
     return stream

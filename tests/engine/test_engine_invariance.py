@@ -212,7 +212,7 @@ def test_rmu_of_the_table_leaves_image_tokens_out(model: Model, monkeypatch: pyt
         _, found = leaves(model, objective, batch, monkeypatch, totals_of(stream, chosen))
         at = {(r, i) for r, row in enumerate(touched(found[1])) for i in row}
         shown = {divmod(slot, batch.input_ids.shape[1]) for slot in batch.image_slots.tolist()}
-        padding = {(r, i) for r, i in (batch.segment_ids == -1).nonzero().tolist()}
+        padding = {(r, i) for r, i in (~batch.real).nonzero().tolist()}
         assert shown and padding and not at & padding
         assert at & shown == (shown if images else set())
 
@@ -229,7 +229,7 @@ def test_padding_may_hold_anything(model: Model, method: str, layout: str, monke
     size = model.module.get_input_embeddings().num_embeddings  # type: ignore[operator]
     padding = 0
     for batch in (b for b in (dirty, dirty.reference) if b is not None):
-        at = batch.segment_ids == -1
+        at = ~batch.real
         padding += int(at.sum())
         batch.input_ids[at] = torch.randint(0, size, (int(at.sum()),), generator=generator)
         batch.position_ids[at] = torch.randint(0, 50, (int(at.sum()),), generator=generator)
@@ -242,7 +242,7 @@ def test_padding_may_hold_anything(model: Model, method: str, layout: str, monke
 @pytest.mark.parametrize("what", ["prompt", "pixels"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_change_reaches_only_those_who_see_it(model: Model, method: str, what: str) -> None:
-    """Another word in one prompt changes that example alone; another picture changes those it is shown to: their
+    """Another word in one prompt changes those who are asked it; another picture changes those it is shown to: their
     states, not what they are scored on."""
     objective = build(method)
     stream, chosen = stream_of(model, objective), chosen_of(objective)

@@ -201,6 +201,61 @@ def test_an_interrupted_build_leaves_nothing_and_is_begun_anew(base: Model, tmp_
     assert not module.training
 
 
+def test_only_what_is_wanted_is_asked_and_more_is_added(base: Model, tmp_path: Path) -> None:
+    """Runs of other steps share a folder: the second one asks about what it lacks, the first one reads on."""
+    stream, module = stream_of(base.processor, OBJECTIVE), step_module(base)
+    whole = build(module, stream, OBJECTIVE, tmp_path / "whole", tokens_per_pass=150)
+    some = {F: [5, 0], R: [2]}
+    first = build(module, stream, OBJECTIVE, tmp_path / "grown", wanted=some, tokens_per_pass=150)
+    assert first.lacking(F, [0, 1, 5]) == [1] and first.lacking(R, [2]) == []
+    assert 0 < first.bytes < whole.bytes / 2
+    with pytest.raises(AssertionError, match="not asked about every example of forget"):
+        first.states(F, [0, 1])
+    (tmp_path / "grown" / shard_name(0, 1, 7)).write_bytes(b"of an attempt that was killed")
+    calls: list[int] = []
+    more = {F: [0, 1, 2], R: [2, 3]}
+    second = build(module, stream, OBJECTIVE, tmp_path / "grown", wanted=more, progress=lambda n, _: calls.append(n))
+    assert calls == [1], "one pass: of two examples and one"
+    assert [f.name for f in second.files] == [shard_name(0, 1), shard_name(0, 1, 1)]
+    assert not (tmp_path / "grown" / shard_name(0, 1, 7)).exists()
+    again = build(Silent(), stream, OBJECTIVE, tmp_path / "grown", wanted={F: [5, 1], R: [3]})
+    for cache, view, indices in ((first, F, [5, 0]), (second, F, [2, 5, 1, 0]), (again, R, [3, 2])):
+        found, wanted = cache.states(view, indices), whole.states(view, indices)
+        pairs = zip((found.logp, found.hidden), (wanted.logp, wanted.hidden), strict=True)
+        for a, b in [
+            *((a, b) for a, b in pairs if b is not None),
+            *zip(found.layers.values(), wanted.layers.values(), strict=True),
+        ]:
+            assert a is not None
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_a_head_is_kept_once(base: Model, tmp_path: Path) -> None:
+    objective = CASES["kl"]
+    stream = stream_of(base.processor, objective)
+    build(step_module(base), stream, objective, tmp_path, full=True, wanted={R: [0]})
+    more = build(step_module(base), stream, objective, tmp_path, full=True, wanted={R: [1]})
+    head = more.head()
+    assert head is not None and torch.equal(head, base.family.head(base.module).weight)
+    with safe_open(more.files[1], framework="pt", device="cpu") as shard:
+        assert "head" not in shard.keys()  # noqa: SIM118 (not a mapping)
+
+
+def test_an_interrupted_addition_leaves_what_was_there(base: Model, made: Path) -> None:
+    stream = stream_of(base.processor, OBJECTIVE)
+    folder = made.parent / "some"
+    build(step_module(base), stream, OBJECTIVE, folder, wanted={F: [0], R: [0]})
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(step_module(base), stream, OBJECTIVE, folder, progress=interrupt)
+    assert {f.name for f in folder.iterdir()} == {".lock", "index.json", shard_name(0, 1)}
+    cache = open_reference_cache(folder, key=key_of(stream, OBJECTIVE), world=ALONE)
+    assert cache is not None and cache.lacking(F, [0, 1]) == [1]
+
+
 def test_a_picture_that_cannot_be_read_stops_the_build(base: Model, tmp_path: Path) -> None:
     bad = replace(FORGET[0], picture=Picture("0" * 64, "people[9].image", lambda: b"no picture"))
     stream = stream_of(base.processor, OBJECTIVE, pools={**POOLS, F: [*FORGET[1:], bad]})
@@ -261,7 +316,7 @@ def test_passes_hold_every_example_once(base: Model, ranks: int, layout: str) ->
     stream = stream_of(base.processor, CASES["all"], layout=layout)
     views = sorted(CASES["all"].needs.reference)
     for tokens in (60, 100_000):
-        parts = passes(stream, views, ranks, tokens)
+        parts = passes(stream, {view: range(len(POOLS[view])) for view in views}, ranks, tokens)
         assert len(parts) == ranks and len({len(mine) for mine in parts}) == 1, "a pass is a collective"
         flat = [chosen for mine in parts for chosen in mine]
         assert all(chosen.keys() == set(views) for chosen in flat), "all ranks run the same blocks"

@@ -108,3 +108,12 @@ def test_layouts_hold_the_same_examples(base: Model) -> None:
 def test_an_empty_view_is_refused(base: Model) -> None:
     with pytest.raises(UserError, match=r"the retain set is empty.*--forget"):
         stream(base, pools={View.FORGET: FORGET, View.RETAIN: list[Example]()})
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 50])
+def test_drawn_is_what_steps_come_to(base: Model, steps: int) -> None:
+    whole = stream(base)
+    for view in whole.settings.batch:
+        seen = {i for step in range(steps) for i in whole._chosen(view, step)}
+        assert whole.drawn(view, steps) == sorted(seen)
+    assert (whole.drawn(View.RETAIN, steps) == list(range(len(whole.encoded(View.RETAIN))))) == (steps == 50)

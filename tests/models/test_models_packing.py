@@ -61,32 +61,31 @@ def pack(model: Model, rows: list[list[Group]]) -> Batch:
     length = max(sum(len(g.prefix) + sum(len(q) + len(a) for q, a in g.parts) for g in row) for row in rows)
     example = 0
     for r, row in enumerate(rows):
-        at, segment = 0, 0
-        line: dict[str, list] = {"ids": [], "pos": [], "seg": [], "grp": [], "pre": []}
+        at = 0
+        line: dict[str, list] = {"ids": [], "pos": [], "until": []}
 
-        def put(tokens: list[int], start: int, s: int, g: int, prefix: bool, to: dict[str, list] = line) -> None:
+        def put(tokens: list[int], start: int, until: int, to: dict[str, list] = line) -> None:
             to["ids"] += tokens
             to["pos"] += range(start, start + len(tokens))
-            to["seg"] += [s] * len(tokens)
-            to["grp"] += [g] * len(tokens)
-            to["pre"] += [prefix] * len(tokens)
+            to["until"] += [until] * len(tokens)
 
-        for g, group in enumerate(row):
+        for group in row:
             if group.pixels is not None:
                 pixels.append(group.pixels)
                 image_id = model.processor.image_id
                 slots += [r * length + at + k for k, t in enumerate(group.prefix) if t == image_id]
-            put(group.prefix, 0, segment, g, True)
+            put(group.prefix, 0, at + len(group.prefix) + sum(len(q) + len(a) for q, a in group.parts))
             at += len(group.prefix)
             for rest, answer in group.parts:
-                put(rest + answer, len(group.prefix), segment, g, False)
+                put(rest + answer, len(group.prefix), at + len(rest) + len(answer))
                 at += len(rest) + len(answer)
                 index += [r * length + k for k in range(at - len(answer) - 1, at - 1)]
                 targets += answer
                 owner += [example] * len(answer)
-                segment, example = segment + 1, example + 1
+                example += 1
         fill = length - at
-        for name, value in (("ids", model.processor.pad_id), ("pos", 0), ("seg", -1), ("grp", -1), ("pre", False)):
+        line["real"] = [True] * at + [False] * fill
+        for name, value in (("ids", model.processor.pad_id), ("pos", 0), ("until", length)):
             line[name] += [value] * fill
         lines.append(line)
     vision = model.processor.image_id is not None
@@ -94,9 +93,8 @@ def pack(model: Model, rows: list[list[Group]]) -> Batch:
     return Batch(
         input_ids=torch.tensor([line["ids"] for line in lines]),
         position_ids=torch.tensor([line["pos"] for line in lines]),
-        segment_ids=torch.tensor([line["seg"] for line in lines]),
-        group_ids=torch.tensor([line["grp"] for line in lines]),
-        is_prefix=torch.tensor([line["pre"] for line in lines]),
+        visible_until=torch.tensor([line["until"] for line in lines]),
+        real=torch.tensor([line["real"] for line in lines]),
         pixel_values=torch.stack(dummy) if vision else None,
         image_slots=torch.tensor(slots, dtype=torch.long),
         score_index=torch.tensor(index),
@@ -172,7 +170,7 @@ def test_without_the_mask_sequences_would_leak(llava):
     """The trap itself: without the block-diagonal mask the numbers differ, so the tests above can fail."""
     items = groups(llava, True)
     batch = pack(llava, [items])
-    batch.segment_ids = torch.zeros_like(batch.segment_ids)
+    batch.visible_until = torch.full_like(batch.visible_until, batch.visible_until.shape[1])
     with torch.no_grad():
         leaked = logp(llava.family, llava.module.eval(), batch)
     assert (leaked - alone(llava, llava.module, items)).abs().max() > 0.01
@@ -224,7 +222,7 @@ def test_varlen_layout_is_the_dense_one(llava):
     flat = run_varlen(llava.family.decoder(llava.module), embeds.reshape(1, -1, embeds.shape[-1]),
                       batch.position_ids.reshape(1, -1))  # fmt: skip
     dense = final_hidden(llava.family, llava.module, batch).flatten(0, 1)
-    real = (batch.segment_ids >= 0).flatten()
+    real = batch.real.flatten()
     torch.testing.assert_close(flat[0][real], dense[real], atol=1e-5, rtol=0)
 
 
@@ -256,9 +254,8 @@ def test_sliding_windows_are_kept(kind):
     batch = Batch(
         input_ids=ids.reshape(1, -1),
         position_ids=torch.arange(12).repeat(2)[None],
-        segment_ids=torch.arange(2).repeat_interleave(12)[None],
-        group_ids=torch.arange(2).repeat_interleave(12)[None],
-        is_prefix=torch.zeros(1, 24, dtype=torch.bool),
+        visible_until=torch.tensor([12, 24]).repeat_interleave(12)[None],
+        real=torch.ones(1, 24, dtype=torch.bool),
         pixel_values=None,
         image_slots=torch.empty(0, dtype=torch.long),
         score_index=torch.arange(24),

@@ -135,7 +135,7 @@ def test_adapter_is_on_the_language_model_alone(sized: Model) -> None:
 
 def test_without_the_mask_sequences_would_leak(sized: Model) -> None:
     batch = packed(sized, MIXED, row_length=400)
-    batch.segment_ids = torch.zeros_like(batch.segment_ids)
+    batch.visible_until = torch.full_like(batch.visible_until, batch.visible_until.shape[1])
     with torch.no_grad():
         leaked = logp(sized, sized.module, batch)
         assert (leaked - alone(sized, sized.module, MIXED)).abs().max() > 0.01

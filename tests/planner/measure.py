@@ -106,9 +106,8 @@ def batch_of(case: Case, rank: int) -> Batch:
     return Batch(
         input_ids=ids,
         position_ids=torch.arange(case.length).expand(shape).contiguous(),
-        segment_ids=torch.zeros(shape, dtype=torch.long),
-        group_ids=torch.zeros(shape, dtype=torch.long),
-        is_prefix=torch.zeros(shape, dtype=torch.bool),
+        visible_until=torch.full(shape, case.length),
+        real=torch.ones(shape, dtype=torch.bool),
         pixel_values=torch.zeros(max(case.pictures, 1), 3, side, side),
         image_slots=(starts + torch.arange(slots)).flatten(),
         score_index=places,
