@@ -38,7 +38,9 @@ with warnings.catch_warnings():
         )
         dtype: Literal["auto", "fp32", "bf16"] = opt("auto", "layout", "auto: bf16 on GPUs, fp32 on CPU")
         attention: Literal["sdpa", "flash_attention_2"] = opt("sdpa", "layout", "what computes attention")
-        gradient_checkpointing: bool = opt(False, "layout", "recompute activations: less memory, more time")
+        gradient_checkpointing: Literal["auto", "on", "off"] = opt(
+            "auto", "layout", "recompute activations: less memory, more time (auto: where it does not fit without)"
+        )
         tower_cache: Literal["off", "on"] = opt(
             "off", "layout", "on: the frozen vision tower's features are there already, so that it does not run"
         )

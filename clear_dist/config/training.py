@@ -45,7 +45,12 @@ class TrainFields(DataFields, ModelFields):
     micro_batch: int | None = opt(
         None, "layout", "examples of all views in one forward pass of a rank (default: about 16k tokens)", "N", ge=1
     )
-    gradient_checkpointing: bool = opt(False, "layout", "recompute activations: less memory, more time")
+    gradient_checkpointing: Literal["auto", "on", "off"] = opt(
+        "auto",
+        "layout",
+        "recompute activations in backward: less memory, a third more computing (auto: on a GPU, where the plan does "
+        "not fit without)",
+    )
     tower_cache: Literal["auto", "on", "off"] = opt(
         "auto",
         "layout",

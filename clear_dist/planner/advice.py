@@ -49,12 +49,12 @@ def changes(job: Job) -> Iterator[tuple[str, Job]]:
     if job.attention == "sdpa" and job.bf16:
         yield "--attention flash_attention_2", replace(job, attention="flash")
     if not job.checkpointing:
-        yield "--gradient-checkpointing", replace(job, checkpointing=True)
+        yield "--gradient-checkpointing on", replace(job, checkpointing=True)
     if job.rows > 1:
         yield "half the micro-batch (--micro-batch)", halved(job)
         if not job.checkpointing:
             yield (
-                "--gradient-checkpointing and half the micro-batch",
+                "--gradient-checkpointing on and half the micro-batch",
                 replace(halved(job), checkpointing=True),
             )
     if not job.bf16:
@@ -63,7 +63,7 @@ def changes(job: Job) -> Iterator[tuple[str, Job]]:
         if other.offload_optimizer and job.offload_parameters != other.offload_parameters:
             yield f"--ds {name}", other
             if not job.checkpointing:
-                yield f"--ds {name} and --gradient-checkpointing", replace(other, checkpointing=True)
+                yield f"--ds {name} and --gradient-checkpointing on", replace(other, checkpointing=True)
     if job.full:
         yield "LoRA instead of --full", frozen(job)
     yield (
@@ -121,12 +121,25 @@ def stages(job: Job) -> dict[str, Job]:
     }
 
 
-def choose_stage(job: Job, gpu: Gpu) -> Job:
+def choose_stage(job: Job, gpu: Gpu, *, may_recompute: bool = False) -> Job:
     """The job under the first shipped file that fits: z0 (LoRA only), z1, z2, z3, z3_offload, z3_nvme; where none does,
-    under the one that needs least."""
+    under the one that needs least.
+
+    may_recompute: where no file without offloading fits, they are tried again with activations recomputed, and so are
+    those with offloading: a third more computing is cheaper than states that travel through the host.
+    """
     tried = [other for name, other in stages(job).items() if name != "z0" or not job.full]
+    if may_recompute and not job.checkpointing:
+        here = [other for other in tried if not other.offload_optimizer]
+        hosted = [other for other in tried if other.offload_optimizer]
+        tried = [replace(o, checkpointing=on) for group in (here, hosted) for on in (False, True) for o in group]
     fitting = (other for other in tried if memory_of(other).total <= gpu.memory)
     return next(fitting, None) or min(tried, key=lambda other: memory_of(other).total)
+
+
+def recomputing(job: Job, gpu: Gpu) -> Job:
+    """The job as it is where it fits, else with activations recomputed."""
+    return job if memory_of(job).total <= gpu.memory else replace(job, checkpointing=True)
 
 
 def _gigabytes(count: int) -> str:

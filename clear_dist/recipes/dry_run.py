@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -25,9 +26,8 @@ def print_dry_run(config: TrainFields, info: ModelInfo, plan: Plan, stream: Stre
     """Everything that is known before the first weight is loaded. ``world`` as it is to be; nobody has joined it."""
     ds, filled = resolved_ds(plan.ds, plan.numbers(config, world))
     per_node = ranks_per_node(world)
-    job = with_ds(
-        job_of_run(config, info, plan.objective, stream, world), plan.ds.config, plan.ds.source, world.device.type
-    )
+    packed = replace(job_of_run(config, info, plan.objective, stream, world), checkpointing=plan.ds.recompute)
+    job = with_ds(packed, plan.ds.config, plan.ds.source, world.device.type)
     found = outlook(job, this_gpu(world), plan.ds.name, plan.ds.why)
     options = yaml.safe_dump(config.model_dump(mode="json", exclude={"dry_run"}), sort_keys=False, allow_unicode=True)
     blocks = {

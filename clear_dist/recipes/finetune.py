@@ -97,7 +97,7 @@ def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> 
         write_run(out, config, finished=False, **facts)
     barrier(world)
     with seconds("train"):
-        model = prepare_model(config, info, plan.bf16)
+        model = prepare_model(config, info, plan)
         title = "original" if config.on == "all" else "gold"
         trained, _ = fit(config, out, title, plan, stream, model, world, resume=resume)
         folder = export(config, out, trained, model, info, world, merge=True)

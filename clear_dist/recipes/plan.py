@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.console import Console
 from clear_dist.config import PlanConfig
 from clear_dist.engine.ds_config import AUTO, load_ds_config
 from clear_dist.engine.ds_shipped import shipped, shipped_name
-from clear_dist.planner.advice import choose_stage, judge
+from clear_dist.planner.advice import choose_stage, judge, recomputing
 from clear_dist.planner.hardware import Gpu, gpu_of
 from clear_dist.planner.job import Job
 from clear_dist.types import UserError
@@ -29,7 +30,10 @@ def run(config: PlanConfig) -> int:
     gpu = gpu_of(config.gpu)
     objective = planned_objective(config)
     shape = planned_shape(config.model, config.model, full=config.full, lora_r=config.lora_r, objective=objective)
-    job, name, why = chosen(job_of(config, objective, shape, gpu), gpu, config.ds)
+    may_recompute = config.gradient_checkpointing == "auto" and gpu.name != "cpu"
+    job, name, why = chosen(job_of(config, objective, shape, gpu), gpu, config.ds, may_recompute=may_recompute)
+    if job.checkpointing and may_recompute:
+        why += "; activations are recomputed, since they do not fit"
     found = outlook(job, gpu, name, why)
     what = config.method_name or str(objective)
     if config.out is not None:
@@ -45,23 +49,26 @@ def run(config: PlanConfig) -> int:
     return 0 if found.verdict.fits else DOES_NOT_FIT
 
 
-def chosen(job: Job, gpu: Gpu, ds: Path | None) -> tuple[Job, str, str]:
+def chosen(job: Job, gpu: Gpu, ds: Path | None, *, may_recompute: bool = False) -> tuple[Job, str, str]:
     """(the job under its DeepSpeed file, that file's name, why it): the first that fits where ``ds`` is auto.
 
+    may_recompute: activations are recomputed where the job does not fit without.
     Where none fits, the one that comes closest, so that there is something to be said about it.
 
     Raises:
         UserError: a file that is none, or cannot work on these machines.
     """
     if ds is None:
-        return job, "z0", "no --ds: ZeRO stage 0"
+        return (recomputing(job, gpu) if may_recompute else job), "z0", "no --ds: ZeRO stage 0"
     device = "cpu" if gpu.name == "cpu" else "cuda"
     if ds != AUTO:
-        return with_ds(job, load_ds_config(ds), f"--ds {ds}", device), shipped_name(ds) or str(ds), "as asked"
+        named = with_ds(job, load_ds_config(ds), f"--ds {ds}", device)
+        return (recomputing(named, gpu) if may_recompute else named), shipped_name(ds) or str(ds), "as asked"
     if device == "cpu":
         return job, "z0", "on a CPU memory is shared by the ranks, so sharding buys nothing: stage 0"
-    name = name_of(choose_stage(job, gpu))
-    found = with_ds(job, shipped(name), name)
+    taken = choose_stage(job, gpu, may_recompute=may_recompute)
+    name = name_of(taken)
+    found = with_ds(replace(job, checkpointing=taken.checkpointing), shipped(name), name)
     verdict = judge(found, gpu)
     if not verdict.fits:
         return found, name, f"no stage fits {gpu.name}; this one comes closest, short by {size(verdict.short)}"

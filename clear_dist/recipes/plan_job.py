@@ -116,7 +116,7 @@ def job_of(config: PlanConfig, objective: Objective, shape: Shape, gpu: Gpu) -> 
         gpus_per_node=min(config.gpus, config.gpus_per_node),
         full=config.full,
         bf16=config.dtype == "bf16" or (config.dtype == "auto" and gpu.name != "cpu"),
-        checkpointing=config.gradient_checkpointing,
+        checkpointing=config.gradient_checkpointing == "on",
         tokens=load.tokens,
         rows=load.rows,
         scored=load.scored,

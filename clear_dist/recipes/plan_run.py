@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 import torch
@@ -21,16 +23,19 @@ if TYPE_CHECKING:
     from clear_dist.planner.hardware import Gpu
     from clear_dist.planner.job import Job
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class DsChoice:
     """The DeepSpeed configuration of a run before its gaps are filled. name: as the planner calls it; source: as
-    messages call it; why: one line, for the log."""
+    messages call it; why: one line, for the log; recompute: activations in backward (gradient checkpointing)."""
 
     name: str
     config: dict[str, Any]
     source: str
     why: str
+    recompute: bool = False
 
 
 def resolved_ds(choice: DsChoice, numbers: RunNumbers) -> tuple[dict[str, Any], list[str]]:
@@ -39,37 +44,69 @@ def resolved_ds(choice: DsChoice, numbers: RunNumbers) -> tuple[dict[str, Any], 
 
 
 def choose_ds(config: TrainFields, info: ModelInfo, objective: Objective, stream: Stream, world: World) -> DsChoice:
-    """The file of ``--ds``; with ``auto`` the first shipped stage that fits this device. A collective with ``auto``,
-    where the ranks have joined: rank 0 decides for all.
+    """The file of ``--ds``, and whether activations are recomputed. With ``auto`` the first shipped stage that fits
+    this device, and recomputation where nothing fits without. A collective on GPUs, where the ranks have joined: rank
+    0 decides for all.
 
     Raises:
-        UserError: with ``auto``, where no stage fits, or only one that needs a path of yours.
+        UserError: with ``--ds auto``, where no stage fits, or only one that needs a path of yours.
     """
-    if config.ds is None:
-        default = "the default DeepSpeed configuration"
-        return DsChoice("z0", load_ds_config(None), default, "ZeRO stage 0")
+    asked = config.gradient_checkpointing == "on"
+    may_recompute = config.gradient_checkpointing == "auto"
+    on_gpu = world.device.type == "cuda"
     if config.ds != AUTO:
-        return DsChoice(str(config.ds), load_ds_config(config.ds), f"--ds {config.ds}", str(config.ds))
-    if world.device.type != "cuda":
+        named = _named(config.ds, asked)
+        if not (may_recompute and on_gpu):
+            return named
+
+        def needed() -> bool:
+            from clear_dist.planner.advice import recomputing
+
+            from .plan_outlook import with_ds
+
+            job = with_ds(job_of_run(config, info, objective, stream, world), named.config, named.source)
+            return recomputing(job, this_gpu(world)).checkpointing
+
+        return _recomputing(named) if _decided(needed, world) else named
+    if not on_gpu:
         why = "auto: z0, since ranks on CPUs share their memory and sharding buys nothing"
-        return DsChoice("z0", shipped("z0"), "--ds auto (z0)", why)
+        return DsChoice("z0", shipped("z0"), "--ds auto (z0)", why, asked)
 
-    def pick() -> tuple[str, str]:
-        return fitting(job_of_run(config, info, objective, stream, world), this_gpu(world))
+    def pick() -> tuple[str, bool, str]:
+        job = job_of_run(config, info, objective, stream, world)
+        return fitting(job, this_gpu(world), may_recompute=may_recompute)
 
-    name, why = only_on_main(world, pick) if torch.distributed.is_initialized() else pick()
-    return DsChoice(name, shipped(name), f"--ds auto ({name})", f"auto: {name}, {why}")
+    name, recompute, why = _decided(pick, world)
+    choice = DsChoice(name, shipped(name), f"--ds auto ({name})", f"auto: {name}, {why}", asked)
+    return _recomputing(choice) if recompute and not asked else choice
 
 
-def fitting(job: Job, gpu: Gpu) -> tuple[str, str]:
-    """(shipped file, why it): the first stage that fits. Raises UserError where none does, or only NVMe."""
+def _named(ds: Path | None, recompute: bool) -> DsChoice:
+    if ds is None:
+        return DsChoice("z0", load_ds_config(None), "the default DeepSpeed configuration", "ZeRO stage 0", recompute)
+    return DsChoice(str(ds), load_ds_config(ds), f"--ds {ds}", str(ds), recompute)
+
+
+def _recomputing(choice: DsChoice) -> DsChoice:
+    why = f"{choice.why}; activations are recomputed, since they do not fit (--gradient-checkpointing off: keep them)"
+    return replace(choice, recompute=True, why=why)
+
+
+def _decided(decide: Callable[[], T], world: World) -> T:
+    return only_on_main(world, decide) if torch.distributed.is_initialized() else decide()
+
+
+def fitting(job: Job, gpu: Gpu, *, may_recompute: bool = False) -> tuple[str, bool, str]:
+    """(shipped file, whether activations are recomputed, why): the first stage that fits. Raises UserError where none
+    does, or only NVMe."""
     from clear_dist.planner.advice import choose_stage, judge
     from clear_dist.planner.memory import memory_of
 
     from .plan_outlook import name_of, not_fitting, outlook, size, with_ds
 
-    name = name_of(choose_stage(job, gpu))
-    found = with_ds(job, shipped(name), name)
+    taken = choose_stage(job, gpu, may_recompute=may_recompute)
+    name = name_of(taken)
+    found = with_ds(replace(job, checkpointing=taken.checkpointing), shipped(name), name)
     if not judge(found, gpu).fits:
         raise not_fitting(outlook(found, gpu, name, ""))
     if name == "z3_nvme":
@@ -77,7 +114,8 @@ def fitting(job: Job, gpu: Gpu) -> tuple[str, str]:
             f"--ds auto: only {FOLDER}/z3_nvme.json fits {gpu.name}, and it needs a fast local folder: copy the file, "
             "set nvme_path, and name it with --ds."
         )
-    return name, f"the first that fits: {size(memory_of(found).total)} of {size(gpu.memory)} on {gpu.name}"
+    why = f"the first that fits: {size(memory_of(found).total)} of {size(gpu.memory)} on {gpu.name}"
+    return name, found.checkpointing, why
 
 
 def this_gpu(world: World) -> Gpu:
@@ -128,7 +166,7 @@ def job_of_run(config: TrainFields, info: ModelInfo, objective: Objective, strea
         gpus_per_node=ranks_per_node(world),
         full=config.full,
         bf16=config.dtype == "bf16" or (config.dtype == "auto" and world.device.type == "cuda"),
-        checkpointing=config.gradient_checkpointing,
+        checkpointing=config.gradient_checkpointing == "on",
         tokens=tokens,
         rows=rows,
         scored=scored,

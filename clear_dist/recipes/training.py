@@ -143,10 +143,10 @@ def primary_view(batch: Mapping[View, int]) -> View:
     return next(v for v in order if v in batch)
 
 
-def prepare_model(config: TrainFields, info: ModelInfo, bf16: bool, layers: tuple[int, ...] | None = None) -> Model:
+def prepare_model(config: TrainFields, info: ModelInfo, plan: Plan, layers: tuple[int, ...] | None = None) -> Model:
     """The student: LoRA on the language model, or everything but the vision tower; only on decoder blocks ``layers``
     where they are given."""
-    model = _load(config, info, bf16)
+    model = _load(config, info, plan.bf16)
     if config.full:
         freeze_tower(model.family, model.module)
         if layers is not None:
@@ -155,7 +155,7 @@ def prepare_model(config: TrainFields, info: ModelInfo, bf16: bool, layers: tupl
         model.module = add_lora(
             model.module, config.lora_r, config.lora_alpha, model.family, seed=config.seed, layers=layers
         )
-    if config.gradient_checkpointing:
+    if plan.ds.recompute:
         enable_checkpointing(model.module)
     if config.compile:
         compile_blocks(model.family, model.module)

@@ -138,7 +138,7 @@ def unlearn(
     views = views_of(config, objective, data, taught_by(config, objective, data, info, world))
     plan, stream = make_plan(config, info, objective, views.pools, views.batch, world, reference=views.reference)
     say("\n".join(f"  {line}" for line in plan.lines(config, world)), world.main)
-    model = prepare_model(config, info, plan.bf16, layers)
+    model = prepare_model(config, info, plan, layers)
     reference, prepare = reference_of(
         config, objective, info, stream, plan, world, head_moves=config.full and layers is None
     )

@@ -28,7 +28,7 @@ CONFIG = {
 JOBS: dict[str, dict[str, Any]] = {
     "z0_fp32": {"ds": {**SHARDED, "zero_optimization": {"stage": 0}}, "config": {"dtype": "fp32"}},
     "z3_fp32": {"ds": SHARDED, "config": {"dtype": "fp32"}},
-    "z3_bf16": {"ds": SHARDED, "config": {"dtype": "bf16", "gradient_checkpointing": True}},
+    "z3_bf16": {"ds": SHARDED, "config": {"dtype": "bf16", "gradient_checkpointing": "on"}},
     "z3_merged": {"ds": SHARDED, "config": {"dtype": "bf16", "merge": True}},
 }
 

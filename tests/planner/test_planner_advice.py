@@ -8,7 +8,7 @@ import pytest
 from planner_jobs import job
 
 from clear_dist.errors import UserError
-from clear_dist.planner.advice import changes, choose_stage, judge, stages
+from clear_dist.planner.advice import changes, choose_stage, judge, recomputing, stages
 from clear_dist.planner.hardware import GPUS, gpu_of
 from clear_dist.planner.memory import memory_of
 
@@ -62,3 +62,18 @@ def test_gpu_names() -> None:
     assert gpu_of("H100-80G").name == "h100-80g" and {"a100-40g", "h200-141g", "mi300x-192g", "cpu"} <= set(GPUS)
     with pytest.raises(UserError, match=r"h100-90g.*did you mean h100-80g"):
         gpu_of("h100-90g")
+
+
+def test_recomputing_comes_before_offloading_and_after_sharding() -> None:
+    plain = job(full=True)
+    hosted = memory_of(stages(plain)["z3_offload"]).total
+    sharded = memory_of(stages(plain)["z3"]).total
+    recomputed = memory_of(replace(stages(plain)["z3"], checkpointing=True)).total
+    assert recomputed < sharded and hosted < sharded
+    for memory, checkpointing in ((sharded, False), (sharded - 1, True), (recomputed, True)):
+        found = choose_stage(plain, replace(H100, memory=memory), may_recompute=True)
+        assert found.checkpointing is checkpointing and not found.offload_optimizer
+        assert memory_of(found).total <= memory
+    assert choose_stage(plain, replace(H100, memory=recomputed - 1), may_recompute=True).offload_optimizer
+    assert choose_stage(plain, replace(H100, memory=sharded - 1)).offload_optimizer, "only where it may"
+    assert recomputing(plain, H100).checkpointing is (memory_of(plain).total > H100.memory)

@@ -177,8 +177,8 @@ def test_auto_takes_the_first_stage_that_fits(job: Job) -> None:
     totals = {name: memory_of(with_ds(job, shipped(name), name)).total for name in ("z1", "z2", "z3", "z3_offload")}
     assert sorted(totals.values(), reverse=True) == list(totals.values()), "each needs less than the one before"
     for name, total in totals.items():
-        taken, why = fitting(job, of_size(total))
-        assert taken == name and "the first that fits" in why and "small" in why
+        taken, recompute, why = fitting(job, of_size(total))
+        assert taken == name and not recompute and "the first that fits" in why and "small" in why
 
 
 def test_auto_on_a_gpu_asks_the_planner_about_this_run(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +192,33 @@ def test_auto_on_a_gpu_asks_the_planner_about_this_run(job: Job, monkeypatch: py
     assert choice.why.startswith("auto: z2, the first that fits: ")
 
 
+@pytest.mark.parametrize("ds", ["auto", "z3", None])
+def test_activations_are_recomputed_only_where_they_do_not_fit(
+    job: Job, monkeypatch: pytest.MonkeyPatch, ds: str | None
+) -> None:
+    """On a GPU, with the default of --gradient-checkpointing; on and off are obeyed, and so is a CPU's memory."""
+    file = with_ds(job, shipped(ds if ds == "z3" else "z0"), "test")
+    if ds == "auto":
+        file = with_ds(job, shipped("z3"), "z3")
+    need = memory_of(file).total
+    monkeypatch.setattr(plan_run, "job_of_run", lambda *args: job)
+    unused: Any = None
+
+    def choice(memory: int, flag: str = "auto", device: str = "cuda") -> plan_run.DsChoice:
+        monkeypatch.setattr(plan_run, "this_gpu", lambda world: of_size(memory))
+        config = FinetuneConfig(ds=None if ds is None else Path(ds), gradient_checkpointing=flag)  # type: ignore[arg-type]
+        return plan_run.choose_ds(config, unused, unused, unused, World(0, 8, 0, torch.device(device)))
+
+    assert not choice(need).recompute
+    tight = choice(need - 1)
+    assert tight.recompute and "activations are recomputed" in tight.why
+    assert not choice(need - 1, device="cpu").recompute
+    if ds != "auto":
+        assert not choice(need - 1, "off").recompute
+    for device in ("cpu", "cuda"):
+        assert choice(2 * need, "on", device).recompute
+
+
 def test_auto_refuses_where_nothing_fits_and_says_by_how_much(job: Job) -> None:
     with pytest.raises(UserError, match=r"--ds auto: no shipped stage fits small: \S+ is short by .*--ds"):
         fitting(job, of_size(1000))
@@ -201,7 +228,7 @@ def test_auto_does_not_guess_the_path_of_a_disk(job: Job, monkeypatch: pytest.Mo
     from clear_dist.planner import advice
 
     disk = replace(job, stage=3, offload_optimizer="nvme", offload_parameters="nvme")
-    monkeypatch.setattr(advice, "choose_stage", lambda job, gpu: disk)
+    monkeypatch.setattr(advice, "choose_stage", lambda job, gpu, may_recompute: disk)
     with pytest.raises(UserError, match=r"only ds_configs/z3_nvme\.json fits.*set nvme_path"):
         fitting(job, of_size(10**12))
 

@@ -100,7 +100,7 @@ def test_what_does_not_fit_says_by_how_much_and_what_helps(plan: Plan) -> None:
 
 
 def test_auto_takes_the_first_that_fits(plan: Plan) -> None:
-    args = ("--model", "llava-1.5-7b", "--full", "--gpus", 8, "--gpu", "a100-80g", "--gradient-checkpointing")
+    args = ("--model", "llava-1.5-7b", "--full", "--gpus", 8, "--gpu", "a100-80g", "--gradient-checkpointing", "on")
     found = json.loads(plan(*args, "--json")[1])
     order = [name for name in found["stages"]]
     before = order[: order.index(found["ds"])]
