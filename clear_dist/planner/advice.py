@@ -9,6 +9,8 @@ from clear_dist.planner.hardware import Gpu
 from clear_dist.planner.job import Job
 from clear_dist.planner.memory import memory_of
 
+ROOM = 0.9  # of a GPU's memory: what a plan that chooses for you may fill
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -123,7 +125,7 @@ def stages(job: Job) -> dict[str, Job]:
 
 def choose_stage(job: Job, gpu: Gpu, *, may_recompute: bool = False) -> Job:
     """The job under the first shipped file that fits: z0 (LoRA only), z1, z2, z3, z3_offload, z3_nvme; where none does,
-    under the one that needs least.
+    under the one that needs least. What fits leaves a tenth of the memory free: plans are off by some percent.
 
     may_recompute: where no file without offloading fits, they are tried again with activations recomputed, and so are
     those with offloading: a third more computing is cheaper than states that travel through the host.
@@ -133,13 +135,13 @@ def choose_stage(job: Job, gpu: Gpu, *, may_recompute: bool = False) -> Job:
         here = [other for other in tried if not other.offload_optimizer]
         hosted = [other for other in tried if other.offload_optimizer]
         tried = [replace(o, checkpointing=on) for group in (here, hosted) for on in (False, True) for o in group]
-    fitting = (other for other in tried if memory_of(other).total <= gpu.memory)
+    fitting = (other for other in tried if memory_of(other).total <= ROOM * gpu.memory)
     return next(fitting, None) or min(tried, key=lambda other: memory_of(other).total)
 
 
 def recomputing(job: Job, gpu: Gpu) -> Job:
-    """The job as it is where it fits, else with activations recomputed."""
-    return job if memory_of(job).total <= gpu.memory else replace(job, checkpointing=True)
+    """The job as it is where it fits and leaves a tenth of the memory free, else with activations recomputed."""
+    return job if memory_of(job).total <= ROOM * gpu.memory else replace(job, checkpointing=True)
 
 
 def _gigabytes(count: int) -> str:

@@ -8,6 +8,8 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from clear_dist.planner.advice import ROOM
+
 from .plan_outlook import PARTS, Outlook, shape_facts, size
 
 TITLES = {"optimizer": "optimiser", "workspace": "head and loss", "communication": "communication buffers"}
@@ -89,7 +91,8 @@ def verdict_lines(found: Outlook) -> list[str]:
     """Whether it fits, and what would help, the most helpful first."""
     verdict = found.verdict
     room = found.gpu.memory - found.memory.total
-    head = f"fits, {size(room)} to spare" if verdict.fits else f"does not fit: short by {size(verdict.short)}"
+    tight = "" if found.memory.total <= ROOM * found.gpu.memory else ": less than a plan may be off"
+    head = f"fits, {size(room)} to spare{tight}" if verdict.fits else f"does not fit: short by {size(verdict.short)}"
     return [f"verdict    {head}", *(f"  - {change}" for change in verdict.changes)]
 
 

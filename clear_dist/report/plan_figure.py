@@ -22,6 +22,7 @@ PARTS = {
 }
 COLORS = (*SERIES, "#b3bdc9")
 GB = 1e9
+CUT = 3  # times the memory of a GPU: higher bars are cut
 
 
 def plan_figure(plan: Mapping[str, Any]) -> bytes:
@@ -30,7 +31,7 @@ def plan_figure(plan: Mapping[str, Any]) -> bytes:
 
 
 def figure(plan: Mapping[str, Any], theme: Theme) -> Figure:
-    """Stages side by side; the one in force is written in bold."""
+    """Stages side by side; the one in force is written in bold. Bars that are much too high are cut, and say so."""
     stages: Mapping[str, Mapping[str, Any]] = plan["stages"]
     limit = plan["gpu"]["memory"] / GB
     drawn = Figure(figsize=(1.6 + 1.05 * len(stages), 4.6), layout="constrained", facecolor=theme.card)
@@ -38,11 +39,14 @@ def figure(plan: Mapping[str, Any], theme: Theme) -> Figure:
     dress(axes, theme)
     places = range(len(stages))
     base = [0.0] * len(stages)
+    # What does not fit by far would flatten what does.
+    highest = min(max(sum(stage[part] for part in PARTS) / GB for stage in stages.values()), CUT * limit)
     for (part, title), color in zip(PARTS.items(), COLORS, strict=True):
         heights = [stage[part] / GB for stage in stages.values()]
         if not any(heights):
             continue
-        axes.bar(places, heights, 0.62, bottom=base, color=color, label=title, linewidth=0)
+        shown = [max(0.0, min(b + h, highest) - b) for b, h in zip(base, heights, strict=True)]
+        axes.bar(places, shown, 0.62, bottom=base, color=color, label=title, linewidth=0)
         base = [b + h for b, h in zip(base, heights, strict=True)]
     axes.axhline(limit, color=theme.ink, linewidth=1.2, linestyle=(0, (4, 3)))
     label = plain(f"{plan['gpu']['name']}: {limit:.0f} GB")
@@ -57,11 +61,13 @@ def figure(plan: Mapping[str, Any], theme: Theme) -> Figure:
         color=theme.ink,
     )
     for place, top in zip(places, base, strict=True):
-        axes.text(place, top, f"{top:.3g}\n", ha="center", va="center", fontsize=8, color=theme.soft)
+        said = f"{top:.3g}" if top < 1000 else f"{top:,.0f}"
+        label = f"{said}\n" if top <= highest else f"{said} (cut)\n"
+        axes.text(place, min(top, highest), label, ha="center", va="center", fontsize=8, color=theme.soft)
     axes.set_xticks(list(places), list(stages))
     for tick, name in zip(axes.get_xticklabels(), stages, strict=True):
         tick.set_fontweight("bold" if name == plan["ds"] else "normal")
-    axes.set_ylim(0, 1.12 * max(*base, limit))
+    axes.set_ylim(0, 1.12 * max(highest, limit))
     axes.set_ylabel("GB on each GPU", color=theme.soft, fontsize=9)
     job, model = plan["job"], plan["model"]
     axes.set_title(

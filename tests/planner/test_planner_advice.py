@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 import pytest
 from planner_jobs import job
 
 from clear_dist.errors import UserError
-from clear_dist.planner.advice import changes, choose_stage, judge, recomputing, stages
-from clear_dist.planner.hardware import GPUS, gpu_of
+from clear_dist.planner.advice import ROOM, changes, choose_stage, judge, recomputing, stages
+from clear_dist.planner.hardware import GPUS, Gpu, gpu_of
 from clear_dist.planner.memory import memory_of
 
 H100 = gpu_of("h100-80g")
+
+
+def roomy(need: int) -> Gpu:
+    """The smallest GPU that a job of ``need`` bytes fits with a tenth to spare."""
+    return replace(H100, memory=ceil(need / ROOM))
 
 
 def test_short_is_what_is_missing() -> None:
@@ -47,8 +53,8 @@ def test_first_stage_that_fits() -> None:
     totals = [memory_of(other).total for other in order]
     for memory in totals:
         first = next(other for other, total in zip(order, totals, strict=True) if total <= memory)
-        assert choose_stage(full, replace(H100, memory=memory)) == first
-    assert len({choose_stage(full, replace(H100, memory=memory)).stage for memory in totals}) > 1
+        assert choose_stage(full, roomy(memory)) == first
+    assert len({choose_stage(full, roomy(memory)).stage for memory in totals}) > 1
 
 
 def test_where_nothing_fits_the_closest_is_given() -> None:
@@ -70,10 +76,10 @@ def test_recomputing_comes_before_offloading_and_after_sharding() -> None:
     sharded = memory_of(stages(plain)["z3"]).total
     recomputed = memory_of(replace(stages(plain)["z3"], checkpointing=True)).total
     assert recomputed < sharded and hosted < sharded
-    for memory, checkpointing in ((sharded, False), (sharded - 1, True), (recomputed, True)):
-        found = choose_stage(plain, replace(H100, memory=memory), may_recompute=True)
+    for memory, checkpointing in ((sharded, False), (sharded - 9, True), (recomputed, True)):
+        found = choose_stage(plain, roomy(memory), may_recompute=True)
         assert found.checkpointing is checkpointing and not found.offload_optimizer
         assert memory_of(found).total <= memory
-    assert choose_stage(plain, replace(H100, memory=recomputed - 1), may_recompute=True).offload_optimizer
-    assert choose_stage(plain, replace(H100, memory=sharded - 1)).offload_optimizer, "only where it may"
-    assert recomputing(plain, H100).checkpointing is (memory_of(plain).total > H100.memory)
+    assert choose_stage(plain, roomy(recomputed - 9), may_recompute=True).offload_optimizer
+    assert choose_stage(plain, roomy(sharded - 9)).offload_optimizer, "only where it may"
+    assert recomputing(plain, H100).checkpointing is (memory_of(plain).total > ROOM * H100.memory)

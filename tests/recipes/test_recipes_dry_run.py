@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from clear_dist.engine.ds_shipped import shipped
 from clear_dist.engine.world import World
 from clear_dist.flags import parse
 from clear_dist.models.new import new_model
+from clear_dist.planner.advice import ROOM
 from clear_dist.planner.hardware import GPUS, Gpu
 from clear_dist.planner.job import Job
 from clear_dist.planner.memory import memory_of
@@ -170,7 +172,8 @@ def job() -> Job:
 
 
 def of_size(memory: int) -> Gpu:
-    return replace(GPUS["a100-80g"], name="small", memory=memory)
+    """A GPU that is filled by a job of ``memory`` bytes, but for the tenth that a choice leaves free."""
+    return replace(GPUS["a100-80g"], name="small", memory=ceil(memory / ROOM))
 
 
 def test_auto_takes_the_first_stage_that_fits(job: Job) -> None:
@@ -210,11 +213,11 @@ def test_activations_are_recomputed_only_where_they_do_not_fit(
         return plan_run.choose_ds(config, unused, unused, unused, World(0, 8, 0, torch.device(device)))
 
     assert not choice(need).recompute
-    tight = choice(need - 1)
+    tight = choice(need - 9)
     assert tight.recompute and "activations are recomputed" in tight.why
-    assert not choice(need - 1, device="cpu").recompute
+    assert not choice(need - 9, device="cpu").recompute
     if ds != "auto":
-        assert not choice(need - 1, "off").recompute
+        assert not choice(need - 9, "off").recompute
     for device in ("cpu", "cuda"):
         assert choice(2 * need, "on", device).recompute
 

@@ -245,3 +245,18 @@ def test_nothing_fits_is_told_apart_from_the_first_that_fits(job: Job) -> None:
 )
 def test_bytes_in_words(count: float, words: str) -> None:
     assert size(count) == words
+
+
+def test_bars_that_are_much_too_high_are_cut_and_say_so(plan: Plan) -> None:
+    from clear_dist.report.draw import LIGHT
+    from clear_dist.report.plan_figure import CUT, figure
+
+    found = json.loads(plan("--model", "qwen2.5-vl-72b", "--full", "--gpus", 16, "--json")[1])
+    axes = figure(found, LIGHT).axes[0]
+    limit = found["gpu"]["memory"] / 1e9
+    tops = [patch.get_y() + patch.get_height() for patch in axes.patches]  # type: ignore[attr-defined]
+    assert max(tops) == pytest.approx(CUT * limit)
+    totals = [stage["total"] / 1e9 for stage in found["stages"].values()]
+    said = [text.get_text().strip() for text in axes.texts]
+    assert sum("(cut)" in text for text in said) == sum(total > CUT * limit for total in totals) == 2
+    assert f"{totals[0]:,.0f} (cut)" in said
