@@ -45,8 +45,10 @@ def figure(plan: Mapping[str, Any], theme: Theme) -> Figure:
         heights = [stage[part] / GB for stage in stages.values()]
         if not any(heights):
             continue
-        shown = [max(0.0, min(b + h, highest) - b) for b, h in zip(base, heights, strict=True)]
-        axes.bar(places, shown, 0.62, bottom=base, color=color, label=title, linewidth=0)
+        tops = [min(b + h, highest) for b, h in zip(base, heights, strict=True)]
+        bottoms = [min(b, highest) for b in base]
+        shown = [top - bottom for top, bottom in zip(tops, bottoms, strict=True)]
+        axes.bar(places, shown, 0.62, bottom=bottoms, color=color, label=title, linewidth=0)
         base = [b + h for b, h in zip(base, heights, strict=True)]
     axes.axhline(limit, color=theme.ink, linewidth=1.2, linestyle=(0, (4, 3)))
     label = plain(f"{plan['gpu']['name']}: {limit:.0f} GB")
