@@ -154,6 +154,11 @@ COMMANDS: dict[str, Command] = {
         "ask original, unlearned and gold side by side",
         ("clear-dist chat runs/quickstart --image face.png", 'clear-dist chat runs/u --question "Who is Ada Example?"'),
     ),
+    "doctor": Command(
+        config.DoctorConfig,
+        "is this machine fit for the work, and what to do where it is not",
+        ("clear-dist doctor", "clear-dist doctor --no-ranks --json"),
+    ),
     "methods": Command(config.MethodsConfig, "list the methods as equations", ("clear-dist methods",)),
 }
 

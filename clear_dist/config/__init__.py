@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .attack import AttackConfig
 from .base import NOT_IDENTITY, Config, DataFields, ForgetSplit, ModelFields, Preset, opt
+from .doctor import DoctorConfig
 from .jobs import (
     DataMiniConfig,
     EvaluateConfig,
@@ -32,6 +33,7 @@ __all__ = [
     "Config",
     "DataFields",
     "DataMiniConfig",
+    "DoctorConfig",
     "EvaluateConfig",
     "ExportConfig",
     "FarmStatusConfig",
