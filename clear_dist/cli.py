@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clear_dist import __version__, config
-from clear_dist.errors import UserError, nearest
+from clear_dist.errors import Preempted, UserError, nearest
 from clear_dist.flags import is_main_process, parse
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, NOT_FINITE, PREEMPTED, INTERRUPTED = 2, 3, 75, 130  # docs/exit-codes.md
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """The console script: 0 for success, 2 for a user's mistake, 130 when interrupted."""
+    """The console script; its exit statuses are those of docs/exit-codes.md."""
     try:
         return run(sys.argv[1:] if args is None else args)
     except BrokenPipeError:  # the reader of our output has left, e.g. `clear-dist unlearn --help | head`
@@ -217,6 +217,14 @@ def main(args: Sequence[str] | None = None) -> int:
             print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except UserError as error:
-        if is_main_process():
-            print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
+        return _told(f"error: {error}", USER_ERROR)
+    except FloatingPointError as error:
+        return _told(f"error: {error}", NOT_FINITE)
+    except Preempted as error:
+        return _told(str(error), PREEMPTED)
+
+
+def _told(message: str, status: int) -> int:
+    if is_main_process():
+        print(message, file=sys.stderr)
+    return status

@@ -18,6 +18,10 @@ class ConfigError(UserError):
     """A mistake in what was asked for (method, objective, flag, file), found before anything is loaded."""
 
 
+class Preempted(Exception):
+    """The run was told to leave and has saved where it is: the same command goes on. Exit status 75."""
+
+
 def closest(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The choice most like ``name``; None where none is close (difflib's ratio, at least ``cutoff``)."""
     return next(iter(difflib.get_close_matches(name, list(choices), n=1, cutoff=cutoff)), None)

@@ -22,6 +22,7 @@ DOCS = (
     "architecture",
     "data",
     "decisions",
+    "exit-codes",
     "formats",
     "imports",
     "methods",

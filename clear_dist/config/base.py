@@ -13,7 +13,10 @@ ForgetSplit = Literal["forget01", "forget05", "forget10"]
 Preset = Literal["mini", "paper", "clear_code", "tofu"]
 # Where a run is kept, how it is watched, what is made ahead: two runs that differ only here give the same numbers.
 NOT_IDENTITY = frozenset(
-    {"out", "resume", "dry_run", "tracker", "checkpoint_every", "reference_cache", "tower_cache", "prefetch"}
+    {
+        *("out", "resume", "dry_run", "tracker", "checkpoint_every", "hang_minutes"),
+        *("reference_cache", "tower_cache", "prefetch"),
+    }
 )
 
 # Fields that may name a file whose contents decide a run's numbers.

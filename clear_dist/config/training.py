@@ -74,6 +74,12 @@ class TrainFields(DataFields, ModelFields):
         "auto", "run", "auto: go on where this run stopped; or go on from the run at PATH", "auto|never|PATH"
     )
     checkpoint_every: int = opt(0, "run", "steps between checkpoints (0: at the end of every epoch)", "N", ge=0)
+    max_skipped_steps: int = opt(
+        0, "training", "steps without a finite loss and gradient that are left out before the run stops", "N", ge=0
+    )
+    hang_minutes: float = opt(
+        30.0, "run", "minutes without a step after which every rank writes its stacks and exits (0: never)", "X", ge=0
+    )
     eval_every: int = opt(0, "evaluation", "steps between evaluations (0: before and after only)", "N", ge=0)
     eval_limit: int | None = opt(None, "evaluation", "examples of each set to evaluate (default: all)", "N", ge=1)
     tracker: Literal["none", "tensorboard", "wandb"] = opt("none", "run", "where metrics go besides metrics.jsonl")

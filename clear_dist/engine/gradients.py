@@ -49,6 +49,11 @@ class _Piece:
     weight: Tensor
 
 
+def on_nvme(engine: Any) -> bool:
+    """Whether the optimiser, gradients included, is offloaded to files."""
+    return bool(getattr(engine.optimizer, "swap_optimizer", False))
+
+
 class GradientShards:
     """This rank's share of the gradient that DeepSpeed has accumulated and reduced but not yet stepped on.
 
@@ -70,7 +75,7 @@ class GradientShards:
         self._offloaded = self.sharded and bool(
             self._optimizer.offload_optimizer if self._whole else self._optimizer.cpu_offload
         )
-        if self._whole and self._optimizer.swap_optimizer:
+        if on_nvme(engine):
             raise UserError(
                 "zero_optimization.offload_optimizer.device is nvme, but this method's update rule combines gradients "
                 'in memory. Set the device to "cpu", or use a method that sums its terms (gd instead of grad_orth).'
@@ -80,6 +85,23 @@ class GradientShards:
         """Copies of the shards, in the precision and on the device they are held."""
         self._at_boundary()
         return [piece.gradient.clone() for piece in self._pieces()]
+
+    @torch.no_grad()
+    def norm(self) -> float:
+        """|g| of the whole gradient, before clipping; the same on every rank, a collective where it is sharded."""
+        self._at_boundary()
+        if self._plain:
+            held = [p.grad for p in self._engine.module.parameters() if p.grad is not None and p.numel()]
+        else:
+            held = [piece.gradient for piece in self._pieces() if piece.gradient.numel()]
+        placed: dict[torch.device, list[Tensor]] = {}
+        for gradient in held:
+            placed.setdefault(gradient.device, []).append(gradient)
+        total = torch.zeros((), dtype=torch.float64, device=self._engine.device)
+        for gradients in placed.values():
+            norms = torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32))  # pyright: ignore[reportPrivateImportUsage]
+            total += norms.double().square().sum().to(total.device)
+        return float(self._summed(total).sqrt())
 
     def clear(self) -> None:
         """Forget the gradient and start the accumulation window again: the next group's first backward overwrites."""

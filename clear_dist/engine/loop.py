@@ -9,7 +9,6 @@ sum over ranks and accumulation steps. DeepSpeed averages over both; multiplying
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -23,21 +22,26 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from clear_dist.errors import Preempted
 from clear_dist.methods import Objective
 from clear_dist.types import Batch
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .ds_config import RunNumbers, resolve_ds_config
-from .gradients import GradientShards
+from .finite import bad_loss, bad_norm, pass_over, refuse, summed
+from .gradients import GradientShards, on_nvme
 from .metrics_log import metrics_log
 from .optimizer import L1Norm, OptimizerName, make_optimizer
+from .preempt import Notice, notice
 from .prefetch import prefetched
 from .schedule import ScheduleName, lr_factor
 from .step import StepModule, loss_of
 from .stream import Stream
 from .trackers import TrackerName
+from .watchdog import Watchdog
 from .world import World, import_deepspeed, ranks_per_node
 
+_SLOW = 4.0  # evaluating and saving may take so many times longer than a step before they count as hanging
 OnStep = Callable[[int, Mapping[str, Any]], None]
 
 
@@ -63,6 +67,8 @@ class TrainSettings:
     eval_every: int = 0
     optimizer: OptimizerName = "adamw"
     prefetch: int = 0  # batches packed ahead in a thread
+    max_skipped: int = 0  # steps that may be left out because they are no numbers
+    hang_seconds: float = 0.0  # without a step, after which a rank tells where it is and exits; 0 = never
 
 
 @dataclass
@@ -95,7 +101,9 @@ def train(
 
     Raises:
         UserError: contradictory DeepSpeed configuration, unusable checkpoint.
-        FloatingPointError: the loss stopped being finite on some rank; no rank has stepped on it.
+        FloatingPointError: the loss or its gradient stopped being finite on some rank, more often than
+            ``max_skipped``; no rank has stepped on it.
+        Preempted: some rank was told to leave (SIGTERM, SIGUSR1); a checkpoint of the last step is there.
     """
     engine, filled = _initialize(module, settings, world)
     if on_start:
@@ -106,19 +114,23 @@ def train(
     stop = min(settings.total_steps, settings.stop_after or settings.total_steps)
     began = time.perf_counter()
     with (
+        notice() as told,
+        Watchdog(settings.run_dir, world.rank, settings.hang_seconds) as watchdog,
         metrics_log(settings.run_dir, settings.tracker, world, start) as write,
         prefetched(_batches(run, range(start, stop)), settings.prefetch) as batches,
     ):
 
         def evaluate(step: int) -> None:
             if on_eval and settings.eval_every and (step % settings.eval_every == 0 or step == stop):
+                watchdog.beat(f"evaluating after step {step}", patience=_SLOW)
                 write({"step": step, "eval": dict(on_eval(engine, step))})
 
         if not settings.resume:
             evaluate(0)
         for step in range(start, stop):
+            watchdog.beat(f"step {step + 1}")
             clock = time.perf_counter()
-            line = _one_step(run, step, batches)
+            line, leaving = _one_step(run, step, batches, told)
             seconds = time.perf_counter() - clock
             line |= {
                 "tokens_per_s": line["real_tokens"] / seconds,
@@ -131,8 +143,15 @@ def train(
             if on_step:
                 on_step(step + 1, line)
             evaluate(step + 1)
-            if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0 and step + 1 < stop:
+            due = settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0
+            if step + 1 < stop and (due or leaving):
+                watchdog.beat(f"saving step {step + 1}", patience=_SLOW)
                 save_checkpoint(engine, settings.run_dir / "checkpoints", step + 1, world)
+            if step + 1 < stop and leaving:
+                raise Preempted(
+                    f"told to leave ({told.heard or 'another rank was'}): step {step + 1} of {stop} is saved in "
+                    f"{settings.run_dir}; the same command goes on from there"
+                )
     if settings.checkpoint_every and stop > start:
         save_checkpoint(engine, settings.run_dir / "checkpoints", stop, world)
     return Trained(engine, module, stop, time.perf_counter() - began)
@@ -175,10 +194,12 @@ class _Run:
         self.engine, self.objective, self.stream, self.settings, self.world = engine, objective, stream, settings, world
         self.groups = objective.rule.groups(objective)
         self.student = engine.module.student
-        self.shards = GradientShards(engine) if len(self.groups) > 1 else None
+        self.several = len(self.groups) > 1
+        # Of an optimiser on NVMe the gradients are in files: one gradient is then looked at when it has been applied.
+        self.shards = GradientShards(engine) if self.several or not on_nvme(engine) else None
         # With one gradient the penalties ride along in its backward; with several they are added to the shards.
-        alone = self.shards is None
-        self.norms = {p: L1Norm(self.student, p.parameters) for p in objective.penalties} if alone else {}
+        self.norms = {} if self.several else {p: L1Norm(self.student, p.parameters) for p in objective.penalties}
+        self.skipped = 0
 
 
 def _batches(run: _Run, steps: range) -> Iterator[Batch]:
@@ -188,11 +209,12 @@ def _batches(run: _Run, steps: range) -> Iterator[Batch]:
         torch.cuda.set_device(run.world.device)  # a thread of its own begins at device 0
     for step in steps:
         for group in run.groups:
-            for batch in run.stream.micro_batches(step, None if run.shards is None else group.needs.views):
+            for batch in run.stream.micro_batches(step, group.needs.views if run.several else None):
                 yield batch.pinned() if on_gpu else batch
 
 
-def _one_step(run: _Run, step: int, batches: Iterator[Batch]) -> dict[str, Any]:
+def _one_step(run: _Run, step: int, batches: Iterator[Batch], told: Notice) -> tuple[dict[str, Any], bool]:
+    """(the step's line, whether some rank was told to leave)."""
     engine, shards = run.engine, run.shards
     progress = step / run.settings.total_steps
     lr = engine.get_lr()[0]
@@ -203,39 +225,56 @@ def _one_step(run: _Run, step: int, batches: Iterator[Batch]) -> dict[str, Any]:
             shards.clear()
         for name, value in _accumulate(run, group, step, progress, batches).items():
             sums[name] = sums[name] + value if name in sums else value
-        if shards is not None:
+        if run.several and shards is not None:
             gradients.append(shards.take())
-    numbers = _finite_sums(sums, step, run.world)
-    line: dict[str, Any] = {}
-    if shards is not None:
-        gram = shards.gram(gradients)
-        unmoved = f"the weights are those of step {step}"
-        _refuse_norm(float(gram.diagonal().sum().sqrt()), step, unmoved)
-        coefficients = run.objective.rule.coefficients(gram, progress)
-        line["coefficients"] = {str(g): c for g, c in zip(run.groups, coefficients.tolist(), strict=True)}
-        combined = shards.combine(gradients, coefficients)
-        for penalty in run.objective.penalties:
-            numbers[penalty.name] = shards.penalise(combined, penalty, run.student)
-            numbers[_LOSS] += penalty.factor * numbers[penalty.name]
-        shards.put(combined)
-    norm = _plain_norm(engine)
-    _refuse_norm(norm, step, f"the weights are those of step {step}")
+    numbers = summed(sums | {_LEAVING: torch.full_like(sums[_LOSS], float(told.heard is not None))}, run.world)
+    leaving, tokens = numbers.pop(_LEAVING) > 0, int(numbers.pop(_TOKENS))
+    line: dict[str, Any] = {"step": step + 1, "lr": lr, "real_tokens": tokens}
+    problem = bad_loss(numbers)
+    if problem is None and gradients:
+        problem = _weigh(run, gradients, numbers, progress, line)
+    norm = None if problem or shards is None else shards.norm()
+    if (problem := problem or bad_norm(norm)) is not None:
+        return line | _left_out(run, step, problem), leaving
     engine.step()
-    norm = engine.get_global_grad_norm() if norm is None else norm
-    _refuse_norm(norm, step, "the weights are spoiled")  # sharded: known only once the step is taken
-    loss, tokens = numbers.pop(_LOSS), numbers.pop(_TOKENS)
-    return {
-        "step": step + 1,
-        "loss": loss,
-        "parts": numbers,
-        **line,
-        "lr": lr,
-        "grad_norm": None if norm is None else float(norm),
-        "real_tokens": int(tokens),
-    }
+    if norm is None:  # known only once the step is taken
+        norm = engine.get_global_grad_norm()
+        if (problem := bad_norm(norm)) is not None:
+            raise refuse(problem, step, "the weights are spoiled: resume from the last checkpoint", run.skipped)
+    loss = numbers.pop(_LOSS)
+    return {"loss": loss, "parts": numbers, "grad_norm": None if norm is None else float(norm), **line}, leaving
 
 
-_LOSS, _TOKENS = "loss", "tokens"  # no term is called so: terms have parentheses
+def _weigh(
+    run: _Run, gradients: list[list[Tensor]], numbers: dict[str, float], progress: float, line: dict[str, Any]
+) -> str | None:
+    """Put the update rule's combination of the groups' gradients in their place; what is not finite, if anything."""
+    shards = run.shards
+    assert shards is not None
+    gram = shards.gram(gradients)
+    if (problem := bad_norm(float(gram.diagonal().sum().sqrt()))) is not None:
+        return problem
+    coefficients = run.objective.rule.coefficients(gram, progress)
+    line["coefficients"] = {str(g): c for g, c in zip(run.groups, coefficients.tolist(), strict=True)}
+    combined = shards.combine(gradients, coefficients)
+    for penalty in run.objective.penalties:
+        numbers[penalty.name] = shards.penalise(combined, penalty, run.student)
+        numbers[_LOSS] += penalty.factor * numbers[penalty.name]
+    shards.put(combined)
+    return None
+
+
+def _left_out(run: _Run, step: int, problem: str) -> dict[str, Any]:
+    """The step is not taken, on any rank. Raises FloatingPointError past the cap."""
+    if run.skipped >= run.settings.max_skipped or run.shards is None:
+        raise refuse(problem, step, f"the weights are those of step {step}", run.skipped)
+    run.skipped += 1
+    run.shards.clear()
+    pass_over(run.engine)
+    return {"skipped": problem, "skipped_so_far": run.skipped}
+
+
+_LOSS, _TOKENS, _LEAVING = "loss", "tokens", "leaving"  # no term is called so: terms have parentheses
 
 
 def _accumulate(run: _Run, group: Objective, step: int, progress: float, batches: Iterator[Batch]) -> dict[str, Tensor]:
@@ -263,38 +302,6 @@ def _accumulate(run: _Run, group: Objective, step: int, progress: float, batches
             engine.step()  # counts the micro-batch; the step proper is taken by the caller
     assert sums is not None and engine.is_gradient_accumulation_boundary()
     return dict(zip(names, sums, strict=True))
-
-
-def _plain_norm(engine: Any) -> float | None:
-    """The gradient's norm at ZeRO stage 0, which DeepSpeed does not report in fp32; None at other stages."""
-    if engine.zero_optimization_stage() != 0:
-        return None
-    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    return float(nn.utils.get_total_norm(gradients)) if gradients else None
-
-
-def _finite_sums(shares: dict[str, Tensor], step: int, world: World) -> dict[str, float]:
-    """Shares summed over ranks; stops before any weight moves if a sum is not a number."""
-    sums = torch.stack(list(shares.values()))
-    if world.size > 1:
-        torch.distributed.all_reduce(sums)
-    out = dict(zip(shares, sums.tolist(), strict=True))
-    bad = [name for name, value in out.items() if not math.isfinite(value)]
-    if bad:
-        raise FloatingPointError(
-            f"step {step + 1}: {', '.join(bad)} is not finite; the weights are those of step {step}. "
-            "Lower --lr, or bound the ascent (npo instead of ga)."
-        )
-    return out
-
-
-def _refuse_norm(norm: Any, step: int, weights: str) -> None:
-    """A loss can be finite and its gradient not; the norm is the same on every rank, so all of them stop here."""
-    if norm is not None and not math.isfinite(norm):
-        raise FloatingPointError(
-            f"step {step + 1}: the gradient's norm is {float(norm)}; {weights}. Lower --lr, or bound the ascent "
-            "(npo instead of ga), and resume from the last checkpoint."
-        )
 
 
 def _memory_gb(world: World) -> float:

@@ -218,6 +218,8 @@ def fit(
         tracker=config.tracker,
         eval_every=config.eval_every,
         prefetch=config.prefetch,
+        max_skipped=config.max_skipped_steps,
+        hang_seconds=60 * config.hang_minutes,
     )
     module = StepModule(model.module, model.family, None if reference is None else reference.module)
     keeping = keeps_tower(config, module)
@@ -248,7 +250,10 @@ def fit(
 
         def on_step(done: int, line: Mapping[str, Any]) -> None:
             if bar is not None:
-                bar.update(done, f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tok/s")
+                loss = "left out" if "skipped" in line else f"loss {line['loss']:.3f}"
+                bar.update(done, f"{loss}  {line['tokens_per_s']:,.0f} tok/s")
+            if "skipped" in line:
+                say(f"step {done} left out: {line['skipped']}", world.main)
 
         def on_start(filled: Sequence[str]) -> None:
             for line in filled:

@@ -1,6 +1,7 @@
 """A rank of a run whose loss stops being a number on rank 1 alone.
 
-usage: worker_nonfinite.py MODEL_DIR OUT. At each stage rank 1's third loss is NaN; every rank must stop, unmoved.
+usage: worker_nonfinite.py MODEL_DIR OUT. At each stage rank 1's losses are NaN from the third on, and one step may be
+left out: every rank must leave out the third, unmoved, and stop at the fourth.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def one(stage: int, world: World) -> None:
     stream = Stream({FORGET: EXAMPLES}, model.processor, batch, world.rank, world.size)
     settings = TrainSettings(
         run_dir=Path(sys.argv[2]) / f"stage{stage}",
-        total_steps=4,
+        total_steps=5,
+        max_skipped=1,
         lr=1e-3,
         weight_decay=0.0,
         warmup=0.0,
@@ -70,10 +72,12 @@ def one(stage: int, world: World) -> None:
     try:
         train(module, sick(world), stream, settings, world, on_step=on_step)
     except FloatingPointError as error:
-        assert "step 3: loss, sick(FORGET) is not finite" in str(error), error
+        assert "step 4: loss, sick(FORGET) is not finite" in str(error), error
+        assert "1 step(s) before it had to be left out" in str(error), error
     else:
         raise AssertionError(f"stage {stage}: rank {world.rank} went on")
-    assert len(seen) == 2, len(seen)
+    assert len(seen) == 3, len(seen)
+    assert all(torch.equal(seen[2][n], seen[1][n]) for n in seen[1]), f"stage {stage}: the third step was taken"
     now = weights(module)
     assert all(torch.equal(now[n], seen[1][n]) for n in now), f"stage {stage}: a step was taken"
     assert any(not torch.equal(seen[0][n], seen[1][n]) for n in now), f"stage {stage}: nothing ever moved"
@@ -83,7 +87,7 @@ def one(stage: int, world: World) -> None:
 
 def main() -> None:
     world = init_world()
-    for stage in (0, 2, 3):
+    for stage in (0, 1, 2, 3):
         one(stage, world)
     close_world()
 

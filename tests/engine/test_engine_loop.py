@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clear_dist.engine.checkpoint import latest_checkpoint
 from clear_dist.engine.export import all_tensors, release, trainable_tensors
+from clear_dist.engine.loop import whole_parameters
 from clear_dist.engine.monitor import Monitor
 from clear_dist.engine.optimizer import L1Norm, make_optimizer
 from clear_dist.engine.step import StepModule
@@ -188,9 +189,13 @@ def test_a_gradient_that_is_no_number_stops_the_run(student: Model, world: World
         return value
 
     objective = Objective((Weighted(Term("blast(FORGET)", (F,), frozenset({"logp"}), blast)),))
-    with pytest.raises(FloatingPointError, match=r"step 1: the gradient's norm is (nan|inf)"):
+    before = {n: p.detach().clone() for n, p in student.module.named_parameters() if p.requires_grad}
+    with pytest.raises(FloatingPointError, match=r"step 1: the gradient's norm is (nan|inf); the weights are those of"):
         run(step_module(student), student, objective, world, tmp_path, stage=stage)
     assert metrics(tmp_path) == []
+    now = {n: p for n, p in student.module.named_parameters() if p.requires_grad}
+    with whole_parameters(list(now.values())):
+        assert all(torch.equal(now[n], w) for n, w in before.items()), "sharded ones too"
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
