@@ -119,6 +119,12 @@ class ModelFields(Config):
 
     model: str = opt("tiny", "model", "model directory, Hub name, or tiny (the shipped base)", "DIR|HUB|tiny")
     dtype: Literal["auto", "fp32", "bf16"] = opt("auto", "layout", "auto: bf16 on GPUs, fp32 on CPU")
+    base_weights: Literal["auto", "full", "nf4"] = opt(
+        "auto",
+        "layout",
+        "weights of the decoder's blocks beneath LoRA: as they are stored, or in 4 bits by bitsandbytes, which nothing "
+        "is merged into (auto: as the adapter at hand was made)",
+    )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = opt(
         "auto", "layout", "auto: flash-attention where it is installed and the layout allows it, sdpa otherwise"
     )

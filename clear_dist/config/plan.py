@@ -62,6 +62,9 @@ with warnings.catch_warnings():
             "sharded model",
         )
         full: bool = opt(False, "training", "train all of the language model instead of LoRA")
+        base_weights: Literal["full", "nf4"] = opt(
+            "full", "training", "weights of the decoder's blocks beneath LoRA: as they are, or in 4 bits"
+        )
         lora_r: int = opt(MINI_UNLEARN["lora_r"], "training", "LoRA rank", "N", ge=1)
         global_batch: int = opt(16, "training", "forget examples a step, over all ranks", "N", ge=1)
         tokens: int = opt(
@@ -88,6 +91,8 @@ with warnings.catch_warnings():
                 raise ValueError("`method` and `objective` both say what to optimise: give one of them")
             if self.full and self.reference == "adapter":
                 raise ValueError("`reference` adapter needs LoRA: with `full`, use cache or copy")
+            if self.full and self.base_weights == "nf4":
+                raise ValueError("`base_weights` nf4 are frozen: they need LoRA, not `full`")
             if self.scored >= self.tokens:
                 raise ValueError(
                     f"`scored` {self.scored} answer tokens leave nothing of `tokens` {self.tokens} for the question"

@@ -110,6 +110,10 @@ class TrainFields(DataFields, ModelFields):
 
     @model_validator(mode="after")
     def _consistent_training(self) -> TrainFields:
+        if self.base_weights == "nf4" and self.full:
+            raise ValueError("`base_weights` nf4 are frozen: they need LoRA, not `full`")
+        if self.base_weights == "nf4" and self.compile:
+            raise ValueError("`compile` does not know 4-bit weights: leave it out, or use `base_weights` full")
         if self.layout == "varlen" and self.attention not in ("auto", "flash_attention_2"):
             raise ValueError(
                 f"`layout` varlen needs `attention` flash_attention_2, not {self.attention}: use `layout` dense"
@@ -234,6 +238,11 @@ class UnlearnConfig(TrainFields):
             raise ValueError("`reference` adapter needs LoRA: with `full`, use cache or copy")
         if self.reference_model is not None and self.reference not in ("auto", "copy"):
             raise ValueError("`reference_model` is a second model: it needs `reference` copy, or none given")
+        if self.merge and self.base_weights == "nf4":
+            raise ValueError(
+                "`merge` adds the adapter to weights that are 4-bit: rounding them again would undo what was learned; "
+                "keep the adapter"
+            )
         if self.full and self.l1:
             raise ValueError("`l1` is a penalty on LoRA weights: it needs LoRA, not `full`")
         if self.keep == "best" and not self.eval_every:

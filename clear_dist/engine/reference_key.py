@@ -135,6 +135,8 @@ def identity_of(info: ModelInfo) -> tuple[str, str]:
     for missing weights.
     """
     model, words = hashlib.sha256(), hashlib.sha256()
+    if info.base_weights != "full":
+        model.update(info.base_weights.encode())
     for folder, config in ((info.path, "config.json"), (info.adapter, "adapter_config.json")):
         if folder is None:
             continue

@@ -6,6 +6,7 @@ P pictures, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
         unwrap,
     )
     from clear_dist.models.files import weights_digest
-    from clear_dist.models.info import ModelInfo, inspect_model
+    from clear_dist.models.info import ModelInfo, inspect_model, with_base_weights
     from clear_dist.models.llava import LLAVA
     from clear_dist.models.llava_next import LLAVA_NEXT
     from clear_dist.models.load import freeze_but_blocks, freeze_tower, load_model
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from clear_dist.models.meta import meta_model, named_shapes
     from clear_dist.models.model import Model
     from clear_dist.models.new import new_model
+    from clear_dist.models.nf4 import Nf4Linear, check_nf4, packed_bytes
     from clear_dist.models.processor import TokenProcessor
     from clear_dist.models.qwen_vl import QWEN_VL
     from clear_dist.models.tiny import llava_processor, save_model_dir, tiny_llava, word_tokenizer
@@ -48,9 +50,11 @@ __all__ = [
     "Family",
     "Model",
     "ModelInfo",
+    "Nf4Linear",
     "TokenProcessor",
     "add_lora",
     "check_compile",
+    "check_nf4",
     "compile_blocks",
     "enable_checkpointing",
     "final_hidden",
@@ -64,6 +68,7 @@ __all__ = [
     "meta_model",
     "named_shapes",
     "new_model",
+    "packed_bytes",
     "parameter_counts",
     "reference_mode",
     "save_adapter",
@@ -73,8 +78,12 @@ __all__ = [
     "trainable_state",
     "unwrap",
     "weights_digest",
+    "with_base_weights",
     "word_tokenizer",
 ]
+
+# PEFT imports bitsandbytes where it is installed, which then tells of kernels that nobody here asks for.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 # Imported when first asked for: transformers takes seconds, and workers of a farm of ResNets never need it.
 _MODULES = {
@@ -82,7 +91,7 @@ _MODULES = {
     "compile": ("check_compile", "compile_blocks"),
     "family": ("Family", "enable_checkpointing", "final_hidden", "hidden_states", "parameter_counts", "unwrap"),
     "files": ("weights_digest",),
-    "info": ("ModelInfo", "inspect_model"),
+    "info": ("ModelInfo", "inspect_model", "with_base_weights"),
     "llava": ("LLAVA",),
     "llava_next": ("LLAVA_NEXT",),
     "load": ("freeze_but_blocks", "freeze_tower", "load_model"),
@@ -90,6 +99,7 @@ _MODULES = {
     "meta": ("meta_model", "named_shapes"),
     "model": ("Model",),
     "new": ("new_model",),
+    "nf4": ("Nf4Linear", "check_nf4", "packed_bytes"),
     "processor": ("TokenProcessor",),
     "qwen_vl": ("QWEN_VL",),
     "tiny": ("llava_processor", "save_model_dir", "tiny_llava", "word_tokenizer"),

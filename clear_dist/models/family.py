@@ -232,8 +232,9 @@ def enable_checkpointing(module: nn.Module) -> None:
 
 
 def parameter_counts(module: nn.Module) -> tuple[int, int]:
-    """(all, trainable) parameters; right under ZeRO-3 too, where a partitioned parameter's ``numel`` is 0."""
-    total = trainable = 0
+    """(all, trainable) parameters; right under ZeRO-3 too, where a partitioned parameter's ``numel`` is 0, and with
+    packed weights (``models.nf4``), which are buffers."""
+    total, trainable = sum(getattr(m, "packed_elements", 0) for m in module.modules()), 0
     for p in module.parameters():
         n = int(getattr(p, "ds_numel", p.numel()))
         total += n

@@ -6,10 +6,10 @@ takes another number of tokens than the configuration says) is found here, in a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -31,6 +31,8 @@ PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 # Settings that change logits after the head, which per-token statistics compute from the head alone.
 LOGIT_SETTINGS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
 VISION: dict[str, Family] = {family.name: family for family in (LLAVA, LLAVA_NEXT, QWEN_VL)}  # by model_type
+BaseWeights = Literal["full", "nf4"]
+BASE_WEIGHTS_FILE = "base_weights.json"  # beside an adapter: what it was trained on top of
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
@@ -40,7 +42,7 @@ class ModelInfo:
 
     name: as the user gave it. path: the directory with configuration and weights. adapter: a PEFT directory to
     merge into it, or None. parameters, bytes: counted from the headers of the weight files (0 while those of a Hub
-    model are not fetched).
+    model are not fetched). base_weights: full, or nf4 (``models.nf4``): the adapter then stays beside them.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ModelInfo:
     parameters: int
     bytes: int
     dtypes: tuple[str, ...]
+    base_weights: BaseWeights = "full"
 
     @property
     def model_type(self) -> str:
@@ -82,9 +85,27 @@ def inspect_model(name_or_dir: str | Path) -> ModelInfo:
     family = family_of(config, path)
     _check_packable(config, family, path)
     parameters, size, dtypes = check_weights(path, complete=not is_snapshot(path))
-    info = ModelInfo(name, path, adapter, family, config, parameters, size, dtypes)
+    kept = "full" if adapter is None else base_weights_of(adapter)
+    info = ModelInfo(name, path, adapter, family, config, parameters, size, dtypes, kept)
     _ = info.processor  # its checks belong to the inspection
     return info
+
+
+def with_base_weights(info: ModelInfo, asked: str) -> ModelInfo:
+    """The same model with its weights kept as ``asked``: full, nf4, or auto (as its adapter was made)."""
+    return info if asked == "auto" else replace(info, base_weights=asked)  # type: ignore[arg-type]
+
+
+def base_weights_of(adapter: Path) -> BaseWeights:
+    """What an adapter was trained on top of, as ``save_adapter`` notes it. Raises UserError for a note that is none."""
+    file = adapter / BASE_WEIGHTS_FILE
+    if not file.is_file():
+        return "full"
+    found = read_json(file).get("base_weights")
+    for known in get_args(BaseWeights):
+        if found == known:
+            return known
+    raise UserError(f"{file}: base_weights is {found!r}, expected one of {', '.join(get_args(BaseWeights))}")
 
 
 def check_weights(path: Path, *, complete: bool = True) -> tuple[int, int, tuple[str, ...]]:
@@ -119,6 +140,11 @@ def load_config(path: Path) -> PreTrainedConfig:
     model_type = read_json(file).get("model_type")
     if not model_type:
         raise UserError(f"{file}: has no model_type; expected one, such as 'llava' or 'llama'")
+    if read_json(file).get("quantization_config"):
+        raise UserError(
+            f"{file}: the weights are stored quantised (quantization_config). Name the model they were made from; "
+            "--base-weights nf4 keeps its blocks in 4 bits here"
+        )
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True)
     except Exception as error:  # transformers raises many kinds

@@ -16,7 +16,9 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from clear_dist.models.family import FLASH, Family
 from clear_dist.models.files import fetch_weights
 from clear_dist.models.info import ModelInfo, check_weights, inspect_model
+from clear_dist.models.lora import ORIGINAL, cast_adapter
 from clear_dist.models.model import Model
+from clear_dist.models.nf4 import quantise_blocks
 from clear_dist.models.quiet import quiet
 from clear_dist.types import UserError
 
@@ -32,7 +34,8 @@ def load_model(
     attention: Attention = "auto",
     device: torch.device | str | None = None,
 ) -> Model:
-    """Load a model directory, a Hub name, a PEFT adapter directory (merged into its base) or ``tiny``.
+    """Load a model directory, a Hub name, a PEFT adapter directory (merged into its base; beside it, where that is kept
+    in 4 bits) or ``tiny``.
 
     Args:
         dtype: ``auto`` is bf16 on a GPU and fp32 on a CPU.
@@ -68,7 +71,11 @@ def load_model(
             f"{info.path}: the weights lack {len(missing)} tensors config.json asks for (first: {missing[0]}); "
             "configuration and weights do not belong together"
         )
-    if info.adapter is not None:
+    if info.base_weights == "nf4":
+        module = quantise_blocks(info.family, module, device if on_gpu else None)
+        if info.adapter is not None:
+            module = keep_adapter(module, info.adapter)
+    elif info.adapter is not None:
         module = merge_adapter(module, info.adapter)
     if device is not None:
         module = module.to(device)
@@ -77,14 +84,24 @@ def load_model(
 
 def merge_adapter(module: nn.Module, adapter: Path) -> nn.Module:
     """Add a PEFT adapter's weights to the model's own; the result is a plain model."""
+    return _adapted(module, adapter, "default").merge_and_unload()
+
+
+def keep_adapter(module: nn.Module, adapter: Path) -> nn.Module:
+    """A PEFT adapter beside the model's weights, frozen: with it, the model is the original."""
+    peft = _adapted(module, adapter, ORIGINAL)
+    peft.requires_grad_(False)
+    return cast_adapter(peft, ORIGINAL)
+
+
+def _adapted(module: nn.Module, adapter: Path, name: str) -> Any:
     if not (adapter / "adapter_model.safetensors").is_file():
         raise UserError(f"{adapter}: no adapter_model.safetensors beside adapter_config.json")
     try:
         with quiet():
-            peft: Any = PeftModel.from_pretrained(module, str(adapter), use_safetensors=True)  # type: ignore[arg-type]
+            return PeftModel.from_pretrained(module, str(adapter), adapter_name=name, use_safetensors=True)  # type: ignore[arg-type]
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{adapter}: the adapter does not fit its base model: {error}") from error
-    return peft.merge_and_unload()
 
 
 def choose_attention(attention: Attention, dtype: torch.dtype, on_gpu: bool) -> str:

@@ -1,25 +1,35 @@
 """LoRA on the language model: adding it, leaving it out (the reference), merging it, saving it.
 
 The reference of unlearning is the *original*. Its own adapter is merged before the unlearning adapter is added,
-so that switching the latter off gives exactly the original.
+so that switching the latter off gives exactly the original. Into 4-bit weights nothing can be merged: there the
+original's adapter stays, frozen, beneath the unlearning adapter (W + s1 B1 A1 + s2 B2 A2), and only the latter is
+switched off.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clear_dist.models.family import Family, unwrap
+from clear_dist.models.info import BASE_WEIGHTS_FILE
+from clear_dist.models.nf4 import is_quantised
 from clear_dist.models.processor import TokenProcessor
 from clear_dist.models.quiet import quiet
 from clear_dist.types import UserError
+
+ORIGINAL = "original"  # the adapter of an original whose weights are in 4 bits
 
 
 def add_lora(
@@ -38,7 +48,8 @@ def add_lora(
     LoRA: arXiv 2106.09685.
     Raises UserError if the model has no projection of a known name.
     """
-    assert not isinstance(module, PeftModel), "merge the present adapter first"
+    beneath = isinstance(module, PeftModel)
+    assert not beneath or list(module.peft_config) == [ORIGINAL], "merge the present adapter first"
     targets = family.lora_targets
     if layers is not None:
         targets = rf"(?=.*\.layers\.(?:{'|'.join(map(str, layers))})\.){targets}"
@@ -54,7 +65,9 @@ def add_lora(
         if seed is not None:
             torch.manual_seed(seed)
         try:
-            return get_peft_model(unwrap(module), config)  # type: ignore[return-value]
+            return cast_adapter(
+                _stacked(module, config) if beneath else get_peft_model(unwrap(module), config), "default"
+            )
         except ValueError as error:
             names = sorted({n.rsplit(".", 1)[-1] for n, m in module.named_modules() if isinstance(m, nn.Linear)})
             raise UserError(
@@ -63,17 +76,53 @@ def add_lora(
             ) from error
 
 
+def _stacked(module: Any, config: LoraConfig) -> PeftModel:
+    """The unlearning adapter on top of the original's: both count in a forward pass, only the new one trains."""
+    module.add_adapter("default", config)
+    module.base_model.set_adapter([ORIGINAL, "default"])
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(".default." in name)
+    return module
+
+
+def cast_adapter(module: Any, adapter: str) -> PeftModel:
+    """The adapter in the precision of the embeddings: PEFT takes it from the weight beneath, which may be packed."""
+    dtype = unwrap(module).get_input_embeddings().weight.dtype  # type: ignore[union-attr]
+    for layer in _adapted_layers(module):
+        for matrices in (layer.lora_A, layer.lora_B):
+            if adapter in matrices:
+                matrices[adapter].to(dtype)
+    return module
+
+
+def _adapted_layers(module: nn.Module) -> Iterator[Any]:
+    return (layer for layer in module.modules() if isinstance(layer, LoraLayer))
+
+
 @contextmanager
 def reference_mode(module: nn.Module) -> Iterator[None]:
-    """The model without its adapter, i.e. the original, and without gradients."""
+    """The model without its unlearning adapter, i.e. the original, and without gradients."""
     assert isinstance(module, PeftModel), "a reference by switching off needs an adapter"
-    with torch.no_grad(), module.disable_adapter():
-        yield
+    if ORIGINAL not in module.peft_config:
+        with torch.no_grad(), module.disable_adapter():
+            yield
+        return
+    # By hand: PEFT's own switch also says who is trained, which DeepSpeed has settled.
+    layers = list(_adapted_layers(module))
+    active = [layer._active_adapter for layer in layers]
+    for layer in layers:
+        layer._active_adapter = [ORIGINAL]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for layer, before in zip(layers, active, strict=True):
+            layer._active_adapter = before
 
 
 def merge_lora(module: nn.Module) -> nn.Module:
     """The plain model with the adapter's weights added to its own (the wrapper is used up)."""
-    assert isinstance(module, PeftModel), type(module)
+    assert isinstance(module, PeftModel) and not is_quantised(module), type(module)
     merged: Any = module
     return merged.merge_and_unload()
 
@@ -99,8 +148,17 @@ def save_adapter(
         base: what ``base_model_name_or_path`` shall say; by default where the base was loaded from.
     """
     assert isinstance(module, PeftModel), type(module)
+    out = Path(out)
+    if is_quantised(module):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / BASE_WEIGHTS_FILE).write_text(json.dumps({"v": 1, "base_weights": "nf4"}) + "\n", encoding="utf-8")
     if base is not None:
         module.peft_config["default"].base_model_name_or_path = str(base)
+    if ORIGINAL in module.peft_config:
+        _save_joint(module, state, out)
+        if processor is not None:
+            processor.save(out)
+        return out
     full = dict(state) if state is not None else None
     tensors = get_peft_model_state_dict(module, state_dict=full, save_embedding_layers=False)
     assert tensors, "the state holds no adapter tensor"
@@ -109,8 +167,38 @@ def save_adapter(
         # Embeddings are never trained; left to itself PEFT would ask the Hub whether they were.
         module.save_pretrained(str(out), state_dict=full, save_embedding_layers=False)
     if processor is not None:
-        processor.save(Path(out))
-    return Path(out)
+        processor.save(out)
+    return out
+
+
+def _save_joint(module: PeftModel, state: Mapping[str, Tensor] | None, out: Path) -> None:
+    """Both adapters as one of the summed rank: A = [A1; A2], B = [s1 B1, s2 B2], its own scale 1. Nothing is rounded
+    but s B to the precision of B; layers that have less are filled up with zeros."""
+    named = {n: p.detach() for n, p in module.named_parameters()} | dict(state or {})
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, layer in module.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        there = [a for a in (ORIGINAL, "default") if a in layer.lora_A]
+        a = torch.cat([named[f"{name}.lora_A.{adapter}.weight"].cpu() for adapter in there])
+        b = [layer.scaling[adapter] * named[f"{name}.lora_B.{adapter}.weight"].cpu() for adapter in there]
+        pairs[name] = (a, torch.cat(b, dim=1))
+    rank = max(len(a) for a, _ in pairs.values())
+    tensors: dict[str, Tensor] = {}
+    for name, (a, b) in pairs.items():
+        missing = rank - len(a)
+        tensors[f"{name}.lora_A.weight"] = nn.functional.pad(a, (0, 0, 0, missing)).contiguous()
+        tensors[f"{name}.lora_B.weight"] = nn.functional.pad(b, (0, missing)).contiguous()
+    config = replace(
+        module.peft_config["default"],
+        r=rank,
+        lora_alpha=rank,
+        target_modules=sorted(name.removeprefix("base_model.model.") for name in pairs),
+        inference_mode=True,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(out))
+    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def save_merged(module: nn.Module, state: Mapping[str, Tensor] | None, out: Path, processor: TokenProcessor) -> Path:
@@ -121,6 +209,7 @@ def save_merged(module: nn.Module, state: Mapping[str, Tensor] | None, out: Path
     Args:
         state: full parameters by their name in ``module`` (gathered, under ZeRO-3); None takes the module's own.
     """
+    assert not is_quantised(module), "nothing is merged into 4-bit weights"
     full = {k: v.detach() for k, v in (state or module.state_dict()).items()}
     if isinstance(module, PeftModel):
         full = merged_state(module, full)

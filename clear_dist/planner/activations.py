@@ -41,7 +41,7 @@ def activations_of(job: Job) -> Activations:
     trained = any(t.trainable for t in shape.part("blocks"))
     kept_block = tokens * shape.hidden * job.width if job.checkpointing else block
     kept = (job.blocks * kept_block if trained else 0) + projector_bytes(job) + shared_bytes(job)
-    passing = tokens * job.width * (_STATES * shape.hidden + 2 * shape.intermediate)
+    passing = tokens * job.width * (_STATES * shape.hidden + 2 * shape.intermediate) + unpacked_bytes(job)
     if job.checkpointing:
         passing += block
     return Activations(kept, kept_block, passing, max(tower_bytes(job), reference_bytes(job)))
@@ -100,9 +100,16 @@ def tower_bytes(job: Job) -> int:
     return tokens * job.width * (states + 3 * shape.vision_intermediate)
 
 
+def unpacked_bytes(job: Job) -> int:
+    """The largest 4-bit matrix as it is multiplied with: one at a time."""
+    if not job.nf4:
+        return 0
+    return max((t.numel for t in job.shape.part("blocks") if t.inputs and not t.lora), default=0) * job.width
+
+
 def reference_bytes(job: Job) -> int:
     """A forward pass without gradients."""
     if job.reference not in ("adapter", "copy"):
         return 0
     shape, tokens = job.shape, job.rows * job.row_length
-    return tokens * job.width * (4 * shape.hidden + 3 * shape.intermediate) + 2 * mask_bytes(job)
+    return tokens * job.width * (4 * shape.hidden + 3 * shape.intermediate) + 2 * mask_bytes(job) + unpacked_bytes(job)

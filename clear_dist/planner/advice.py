@@ -41,7 +41,7 @@ def judge(job: Job, gpu: Gpu) -> Verdict:
 def changes(job: Job) -> Iterator[tuple[str, Job]]:
     """(what to do, the job then), the cheapest in time first."""
     for name, other in stages(job).items():
-        if job.stage < other.stage <= 3 and not other.offload_optimizer and job.gpus > 1:
+        if job.stage < other.stage <= (2 if job.nf4 else 3) and not other.offload_optimizer and job.gpus > 1:
             yield f"--ds {name}", other
     if job.reference == "copy":
         kept = "cache" if job.full else "adapter"
@@ -59,19 +59,19 @@ def changes(job: Job) -> Iterator[tuple[str, Job]]:
                 "--gradient-checkpointing on and half the micro-batch",
                 replace(halved(job), checkpointing=True),
             )
+    if not job.full and not job.nf4 and job.stage < 3:
+        yield "--base-weights nf4", replace(job, nf4=True)
     if not job.bf16:
         yield "--dtype bf16", replace(job, bf16=True)
-    for name, other in stages(job).items():
+    for name, other in stages(job).items() if not job.nf4 else ():
         if other.offload_optimizer and job.offload_parameters != other.offload_parameters:
             yield f"--ds {name}", other
             if not job.checkpointing:
                 yield f"--ds {name} and --gradient-checkpointing on", replace(other, checkpointing=True)
     if job.full:
         yield "LoRA instead of --full", frozen(job)
-    yield (
-        f"{2 * job.gpus} GPUs and --ds z3",
-        replace(stages(job)["z3"], gpus=2 * job.gpus),
-    )
+    if not job.nf4:
+        yield f"{2 * job.gpus} GPUs and --ds z3", replace(stages(job)["z3"], gpus=2 * job.gpus)
 
 
 def halved(job: Job) -> Job:
@@ -130,7 +130,7 @@ def choose_stage(job: Job, gpu: Gpu, *, may_recompute: bool = False) -> Job:
     may_recompute: where no file without offloading fits, they are tried again with activations recomputed, and so are
     those with offloading: a third more computing is cheaper than states that travel through the host.
     """
-    tried = [other for name, other in stages(job).items() if name != "z0" or not job.full]
+    tried = [o for name, o in stages(job).items() if not ((name == "z0" and job.full) or (job.nf4 and o.stage == 3))]
     if may_recompute and not job.checkpointing:
         here = [other for other in tried if not other.offload_optimizer]
         hosted = [other for other in tried if other.offload_optimizer]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from clear_dist.planner.shape import Shape
+from clear_dist.models import packed_bytes
+from clear_dist.planner.shape import Shape, Weight
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Job:
     micro-batch of one rank, those that are no padding; scored: answer tokens among them; pictures: of it;
     accumulation: micro-batches a step. reference: where the original's statistics come from. depth: decoder blocks
     that run (RMU), None for all. Buckets and thresholds are DeepSpeed's, in elements; the defaults are those of the
-    shipped files.
+    shipped files. nf4: frozen matrices of the decoder's blocks are in 4 bits.
     """
 
     shape: Shape
@@ -42,6 +43,7 @@ class Job:
     impl: Literal["fused", "logits"] = "fused"
     attention: Literal["flash", "sdpa"] = "sdpa"
     frozen_tower_cached: bool = False
+    nf4: bool = False
     reduce_bucket: int = 50_000_000
     allgather_bucket: int = 50_000_000
     prefetch_bucket: int = 50_000_000
@@ -53,6 +55,11 @@ class Job:
     def width(self) -> int:
         """Bytes of a number in weights and activations."""
         return 2 if self.bf16 else 4
+
+    def bytes_of(self, tensor: Weight) -> int:
+        """Of one parameter, whole."""
+        packed = self.nf4 and tensor.block is not None and tensor.inputs and not tensor.lora and not tensor.trainable
+        return packed_bytes(tensor.numel) if packed else tensor.numel * self.width
 
     @property
     def blocks(self) -> int:

@@ -10,6 +10,7 @@ N ranks; n a tensor's elements, e the bytes of a weight; sums run over all tenso
     3       e Σ ⌈n / N⌉, and whole where     e Σ ⌈n / N⌉         4 Σ ⌈n / N⌉          8 Σ ⌈n / N⌉
             n <= the persistence threshold
 
+Frozen matrices of the decoder's blocks may be packed (``models.nf4``; stages 0 to 2).
 A master copy exists in fp32 too, since ZeRO steps on a flat tensor of its own. Frozen parameters have weights only.
 """
 
@@ -44,11 +45,11 @@ def state_of(job: Job) -> State:
         weights = sum(ceil(t.numel / job.gpus) for t in job.shape.tensors) * job.width
         return State(weights, persistent_bytes(job), shards * job.width, shards * kept * _FP32)
     count = sum(trained)
-    frozen = job.shape.count() - count
+    frozen = sum(job.bytes_of(t) for t in job.shape.tensors if not t.trainable)
     if job.stage == 0:
         master = 1 if job.bf16 else 0
         return State(
-            job.width * job.shape.count(),
+            frozen + job.width * count,
             0,
             job.width * count,
             count * (master + _MOMENTS[job.optimizer]) * _FP32,
@@ -56,7 +57,7 @@ def state_of(job: Job) -> State:
     flat = ceil(count / (2 * job.gpus)) * 2 * job.gpus
     mine = flat // job.gpus
     gradients = job.width * (mine if job.stage == 2 else count)
-    return State(job.width * (frozen + flat), 0, gradients, mine * kept * _FP32)
+    return State(frozen + job.width * flat, 0, gradients, mine * kept * _FP32)
 
 
 def persistent_bytes(job: Job) -> int:

@@ -26,7 +26,7 @@ from clear_dist.evaluation.distributed import merge, shard
 from clear_dist.evaluation.predict import MAX_NEW_TOKENS, evaluate
 from clear_dist.evaluation.records import RecordWriter, read_records, write_records
 from clear_dist.metrics.record import Record, control_name
-from clear_dist.models import ModelInfo, inspect_model, load_model, weights_digest
+from clear_dist.models import ModelInfo, inspect_model, load_model, weights_digest, with_base_weights
 from clear_dist.services.progress import say, task
 from clear_dist.types import Example, Predictor, SetName, UserError
 
@@ -43,12 +43,15 @@ Asked = Mapping[SetName, Sequence[Example]]
 @dataclass(frozen=True)
 class Asking:
     """How models are asked. ds: a DeepSpeed file; with ZeRO stage 3 a model is cut into shards over the ranks (None:
-    only where a rank's GPU could not hold it). pass_tokens: tokens of one forward pass (None: by device)."""
+    only where a rank's GPU could not hold it). pass_tokens: tokens of one forward pass (None: by device). base_weights:
+    auto, full or nf4, as the flag says.
+    """
 
     max_length: int = 512
     max_new_tokens: int = MAX_NEW_TOKENS
     ds: Path | None = None
     pass_tokens: int | None = None
+    base_weights: str = "auto"
 
 
 def records_of(
@@ -58,7 +61,7 @@ def records_of(
 
     The original is also asked for names with the pictures shuffled: they must all be wrong.
     """
-    info = inspect_model(model_dir(folder, f"--{name}"))
+    info = with_base_weights(inspect_model(model_dir(folder, f"--{name}")), asking.base_weights)
     key = only_on_main(world, lambda: _key(name, info, sets, data_digest, asking))
     cache = cache_directory() / "records" / f"{name}-{key[:24]}.jsonl"
     if only_on_main(world, cache.is_file):
@@ -125,7 +128,7 @@ def shuffled_names(sets: Asked) -> dict[SetName, list[Example]]:
 
 def _predictor(info: ModelInfo, world: World, asking: Asking, tick: Callable[[int], None]) -> ModelPredictor:
     settings = load_ds_config(asking.ds) if asking.ds is not None else {}
-    cut = world.size > 1 and (stage_of(settings) == 3 or not _fits(info, world))
+    cut = info.base_weights == "full" and world.size > 1 and (stage_of(settings) == 3 or not _fits(info, world))
     model = load_model(info, attention="sdpa", device=None if cut else world.device)
     return ModelPredictor(
         model,
@@ -146,7 +149,7 @@ def _fits(info: ModelInfo, world: World) -> bool:
 def _key(name: str, info: ModelInfo, sets: Asked, data_digest: str, asking: Asking) -> str:
     ids = {k: [e.id for e in v] for k, v in sets.items()}
     settings = json.dumps([FORMAT, data_digest, asking.max_length, asking.max_new_tokens, ids])
-    weights = weights_digest(info.adapter or info.path)
+    weights = f"{weights_digest(info.adapter or info.path)}{'' if info.base_weights == 'full' else info.base_weights}"
     return hashlib.sha256(f"{name}\n{weights}\n{info.path}\n{settings}".encode()).hexdigest()
 
 

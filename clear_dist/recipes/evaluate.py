@@ -77,7 +77,7 @@ def run(config: EvaluateConfig) -> None:
         world,
         out,
         limit=config.eval_limit,
-        asking=Asking(config.max_length, config.max_new_tokens, config.ds, config.pass_tokens),
+        asking=Asking(config.max_length, config.max_new_tokens, config.ds, config.pass_tokens, config.base_weights),
         truth_ratio=config.truth_ratio,
         clip=config.clip,
         watch=seconds,

@@ -15,7 +15,7 @@ from clear_dist.data.sources import modality_of
 from clear_dist.engine.stream import Stream
 from clear_dist.engine.world import World, barrier, close_world, dry_world, init_world
 from clear_dist.methods import RETAIN, nll
-from clear_dist.models import ModelInfo, inspect_model, weights_digest
+from clear_dist.models import ModelInfo, inspect_model, weights_digest, with_base_weights
 from clear_dist.services.progress import say
 from clear_dist.services.rundir import holder_of, is_complete, write_run
 from clear_dist.types import Example, UserError
@@ -66,7 +66,7 @@ def examples_of(config: FinetuneConfig, data: Dataset) -> list[Example]:
 
 def _planned(config: FinetuneConfig, examples: list[Example], world: World) -> tuple[ModelInfo, Plan, Stream]:
     """The run resolved, every example encoded."""
-    info = inspect_model(model_dir(config.model, "--model"))
+    info = with_base_weights(inspect_model(model_dir(config.model, "--model")), config.base_weights)
     plan, stream = make_plan(config, info, nll(RETAIN), {RETAIN: examples}, {RETAIN: config.global_batch}, world)
     check_examples({"learned": examples}, info, config.max_length)
     return info, plan, stream
@@ -100,7 +100,7 @@ def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> 
         model = prepare_model(config, info, plan)
         title = "original" if config.on == "all" else "gold"
         trained, _ = fit(config, out, title, plan, stream, model, world, resume=resume)
-        folder = export(config, out, trained, model, info, world, merge=True)
+        folder = export(config, out, trained, model, info, world, merge=info.base_weights == "full")
     if world.main:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -162,4 +162,7 @@ def derived(config: TrainFields, on: str) -> FinetuneConfig:
     if on == "retain" or config.forget_split is None:
         values |= {"forget": config.forget, "forget_names": config.forget_names, "forget_file": config.forget_file}
     modality = modality_of(config.data) if info.image_tokens else "text"
-    return FinetuneConfig(**values, on=on, modality=modality)  # pyright: ignore[reportArgumentType]
+    values |= {"on": on, "modality": modality}
+    made = FinetuneConfig(**values)  # pyright: ignore[reportArgumentType]
+    # What is trained as a whole is trained at full width, and packed when it is unlearned.
+    return made if made.full else FinetuneConfig(**values, base_weights=config.base_weights)  # pyright: ignore[reportArgumentType]

@@ -126,4 +126,5 @@ def job_of(config: PlanConfig, objective: Objective, shape: Shape, gpu: Gpu) -> 
         depth=objective.needs.depth,
         attention="flash" if config.attention == "flash_attention_2" else "sdpa",
         frozen_tower_cached=config.tower_cache == "on",
+        nf4=config.base_weights == "nf4",
     )

@@ -97,8 +97,13 @@ def outlook(job: Job, gpu: Gpu, ds: str, why: str) -> Outlook:
 
 def alternatives(job: Job) -> dict[str, Job]:
     """The same job under every shipped file that its machines can run; ZeRO++ where there are several nodes."""
-    names = [name for name in SHIPPED if name != "zpp" or several_nodes(job)]
+    names = [
+        name for name in SHIPPED if (name != "zpp" or several_nodes(job)) and not (job.nf4 and name[:2] in SHARDED)
+    ]
     return {name: with_ds(job, shipped(name), name) for name in names}
+
+
+SHARDED = ("z3", "zp")  # files that 4-bit weights cannot be under
 
 
 def several_nodes(job: Job) -> bool:
@@ -112,6 +117,10 @@ def with_ds(job: Job, ds: Mapping[str, Any], source: str, device: str = "cuda") 
         UserError: a configuration that contradicts itself, or these machines.
     """
     stage = check_ds_config(dict(ds), source)
+    if job.nf4 and stage == 3:
+        raise UserError(
+            f"{source}: ZeRO stage 3 does not shard 4-bit weights (--base-weights nf4): use stage 0, 1 or 2"
+        )
     zero = dict(ds.get("zero_optimization", {}))
     per_node = min(job.gpus, job.gpus_per_node)
     fill_zeropp(zero, world_size=job.gpus, ranks_per_node=per_node, device=device, source=source)

@@ -181,6 +181,7 @@ def job_of_run(config: TrainFields, info: ModelInfo, objective: Objective, strea
         depth=objective.needs.depth,
         attention="flash" if config.layout == "varlen" else "sdpa",
         frozen_tower_cached=config.tower_cache == "on",
+        nf4=info.base_weights == "nf4",
     )
 
 

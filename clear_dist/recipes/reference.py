@@ -15,7 +15,7 @@ from clear_dist.engine.step import StepModule
 from clear_dist.engine.stream import Stream
 from clear_dist.engine.world import World
 from clear_dist.methods import Objective
-from clear_dist.models import Model, ModelInfo, inspect_model
+from clear_dist.models import Model, ModelInfo, inspect_model, with_base_weights
 from clear_dist.services.progress import say, task
 
 from .common import model_dir, only_on_main
@@ -39,7 +39,8 @@ def reference_of(
     if not objective.needs.reference:
         return None, None
     if config.reference_model is not None:
-        other = inspect_model(model_dir(config.reference_model, "--reference-model"))
+        named = inspect_model(model_dir(config.reference_model, "--reference-model"))
+        other = with_base_weights(named, config.base_weights)
         return frozen_copy(config, other, plan.bf16), None
     if config.reference == "copy":
         return frozen_copy(config, info, plan.bf16), None

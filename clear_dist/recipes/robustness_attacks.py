@@ -78,6 +78,13 @@ def rewritten(
 
 def quantised(infos: Mapping[str, ModelInfo], sets: Sets, asking: Ask, notes: Notes) -> list[Record]:
     records: list[Record] = []
+    packed = [name for name, info in infos.items() if info.base_weights != "full"]
+    if packed:
+        say(
+            f"  quantise: left out, since the weights of {' and '.join(packed)} are in 4 bits already",
+            asking.world.main,
+        )
+        return records
     for name, info in infos.items():
         for scheme in SCHEMES:
             model = asking.load(info)

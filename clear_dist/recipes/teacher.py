@@ -92,14 +92,14 @@ def teach(
     if spells(INFORMATION_QUESTION, info):
         examples += open_queries(examples)
     people = [person for group in data.people.values() for person in group]
-    weights = only_on_main(world, lambda: weights_digest(info.adapter or info.path))
+    weights, kept = only_on_main(world, lambda: weights_digest(info.adapter or info.path)), info.base_weights
     return teacher_answers(
         examples,
         lambda: AnswerSampler(load_model(info, device=world.device)),
         private,
         settings,
         world,
-        weights=f"{weights} {info.path}" if info.adapter else weights,
+        weights=" ".join([weights, *[str(info.path)] * bool(info.adapter), *[kept] * (kept != "full")]),
         people=people,
     )
 

@@ -26,6 +26,7 @@ from clear_dist.models import (
     ModelInfo,
     add_lora,
     check_compile,
+    check_nf4,
     compile_blocks,
     enable_checkpointing,
     freeze_but_blocks,
@@ -36,7 +37,7 @@ from clear_dist.models import (
     save_merged,
 )
 from clear_dist.services.progress import say, task
-from clear_dist.types import Example, View
+from clear_dist.types import Example, UserError, View
 
 from .keep import KeepBest
 from .plan_run import DsChoice, choose_ds, resolved_ds
@@ -132,9 +133,27 @@ def make_plan(
     plan = Plan(objective, dict(batch), steps_per_epoch, total, accumulation, settings.row_length, bf16, ds)
     resolved_ds(ds, plan.numbers(config, world))  # contradictions show before a weight is loaded
     check_tower(config, info)
+    stage = int(ds.config.get("zero_optimization", {}).get("stage", 0))
     if config.compile:
-        check_compile(int(ds.config.get("zero_optimization", {}).get("stage", 0)), world.device)
+        check_compile(stage, world.device)
+    if info.base_weights == "nf4":
+        check_packed(config, stage)
     return plan, stream
+
+
+def check_packed(config: TrainFields, stage: int) -> None:
+    """Raises UserError where training cannot go on top of 4-bit weights."""
+    check_nf4()
+    if config.full or getattr(config, "merge", False) or config.compile:
+        raise UserError(
+            "the original's weights are in 4 bits, as its adapter was made: train with LoRA, and without --full, "
+            "--merge and --compile; --base-weights full takes the weights as they are stored"
+        )
+    if stage == 3:
+        raise UserError(
+            f"--ds {config.ds}: ZeRO stage 3 does not shard 4-bit weights (--base-weights nf4): use stage 0, 1 or 2; "
+            "a quarter of the memory is what they need on every GPU"
+        )
 
 
 def primary_view(batch: Mapping[View, int]) -> View:

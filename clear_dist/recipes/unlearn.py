@@ -11,7 +11,7 @@ from clear_dist.engine.stream import Stream
 from clear_dist.engine.world import World, barrier, close_world, dry_world, init_world
 from clear_dist.errors import ConfigError, nearest
 from clear_dist.methods import METHODS, Objective, l1, parse_objective
-from clear_dist.models import ModelInfo, inspect_model, weights_digest
+from clear_dist.models import ModelInfo, inspect_model, weights_digest, with_base_weights
 from clear_dist.services.progress import say
 from clear_dist.services.rundir import write_run
 from clear_dist.types import UserError
@@ -73,7 +73,7 @@ def run(config: UnlearnConfig) -> None:
         with seconds("gold"):
             gold = cached(derived(config, "retain"), data_of(config, data, world), world)
 
-    info = inspect_model(model_dir(original, "--original"))
+    info = with_base_weights(inspect_model(model_dir(original, "--original")), config.base_weights)
     facts: dict[str, object] = {"seeds": {"seed": config.seed}, "ranks": world.size, "data_digest": data.digest}
     if world.main:
         facts |= {"objective": str(objective), "original": str(original), "gold": str(gold) if gold else None}
@@ -88,7 +88,8 @@ def run(config: UnlearnConfig) -> None:
     folders: dict[str, str | Path] = {"original": original, "unlearned": unlearned}
     if gold is not None:
         folders["gold"] = gold
-    compare(folders, data, world, out, limit=config.eval_limit, asking=Asking(config.max_length), watch=seconds)
+    asking = Asking(config.max_length, base_weights=config.base_weights)
+    compare(folders, data, world, out, limit=config.eval_limit, asking=asking, watch=seconds)
     if world.main:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)
     release_claim(out)
@@ -100,7 +101,8 @@ def _planned(
 ) -> tuple[ModelInfo, Plan, Stream]:
     """The run resolved; everything that training and evaluation will read goes through the tokenizer, before a weight
     is loaded."""
-    info = inspect_model(model_dir(config.original or config.model, "--original" if config.original else "--model"))
+    named = model_dir(config.original or config.model, "--original" if config.original else "--model")
+    info = with_base_weights(inspect_model(named), config.base_weights)
     check_objective(config, objective, info)
     views = views_of(config, objective, data)
     plan, stream = make_plan(config, info, objective, views.pools, views.batch, world, reference=views.reference)

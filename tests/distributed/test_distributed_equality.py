@@ -47,8 +47,11 @@ JOBS: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     "z3_l1": (zero(3, 0.0), {"l1": 0.01, "micro_batch": 7}),
     "z0_full": (zero(0, 0.0), {"full": True, "lr": 1e-4}),
     "z3_full": (zero(3, 0.0), {"full": True, "lr": 1e-4}),
+    "z0_nf4": (zero(0, 0.0), {"base_weights": "nf4"}),
+    "z1_nf4": (zero(1, 0.0), {"base_weights": "nf4"}),
+    "z2_nf4": (zero(2, 0.0, offload_optimizer={"device": "cpu"}), {"base_weights": "nf4", "micro_batch": 7}),
 }
-PLAIN = {"": "z0", "_clipped": "z0_clipped", "_l1": "z0_l1", "_full": "z0_full"}
+PLAIN = {"": "z0", "_clipped": "z0_clipped", "_l1": "z0_l1", "_full": "z0_full", "_nf4": "z0_nf4"}
 
 
 def plain_of(name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clear_dist.config import UnlearnConfig
 from clear_dist.engine.world import close_world, init_world
-from clear_dist.models import inspect_model
+from clear_dist.models import inspect_model, with_base_weights
 from clear_dist.recipes.common import open_data
 from clear_dist.recipes.unlearn import objective_of, unlearn
 
@@ -30,7 +30,7 @@ def main() -> None:
                 values["ds"].write_text(json.dumps(job["ds"]))
         config = UnlearnConfig(**values)
         data = open_data(config, world)
-        info = inspect_model(config.original or config.model)
+        info = with_base_weights(inspect_model(config.original or config.model), config.base_weights)
         unlearn(config, data, objective_of(config), info, out, world, resume=bool(job.get("resume")))
     close_world()
 

@@ -9,8 +9,12 @@ from math import ceil
 import pytest
 from planner_jobs import job
 
+from clear_dist.models import Nf4Linear, add_lora, inspect_model, load_model, meta_model, with_base_weights
+from clear_dist.planner.advice import changes, choose_stage, judge
+from clear_dist.planner.hardware import gpu_of
 from clear_dist.planner.job import Job
 from clear_dist.planner.memory import Memory, memory_of
+from clear_dist.planner.shape import shape_of
 from clear_dist.planner.state import state_of
 
 PARTS = ("weights", "gradients", "optimizer", "reference", "activations", "workspace", "communication", "fragmentation")
@@ -99,3 +103,29 @@ def test_hpz_keeps_a_second_copy() -> None:
 def test_memory_is_frozen() -> None:
     zero = dict.fromkeys((*PARTS, "host"), 1)
     assert Memory(**zero).total == len(PARTS)
+
+
+def test_packed_weights_are_counted_to_the_byte() -> None:
+    """Against a real model: parameters and buffers of the student as a run makes it, LoRA included."""
+    info = with_base_weights(inspect_model("tiny"), "nf4")
+    model = load_model(info, dtype="fp32", device="cpu")
+    module = add_lora(model.module, 4, 8.0, model.family)
+    meta, config, _ = meta_model("tiny", lora_r=4, full=False)
+    job = Job(shape_of(meta, config, "tiny"), 1, 64, 1, 8, 0, bf16=False, nf4=True)
+    layers = [m for m in module.modules() if isinstance(m, Nf4Linear)]
+    packed = sum(b.numel() * b.element_size() for m in layers for b in m.buffers())
+    plain = sum(p.numel() * p.element_size() for p in module.parameters())
+    assert layers and state_of(job).weights == packed + plain
+    assert state_of(replace(job, stage=2)).weights == packed + plain + 4 * (job.shape.count(trainable=True) % 2)
+    full = state_of(replace(job, nf4=False)).weights
+    assert full - state_of(job).weights == sum(4 * m.packed_elements for m in layers) - packed
+
+
+def test_packed_weights_leave_no_stage_that_shards_them() -> None:
+    packed = replace(job("llava-1.5-7b"), nf4=True)
+    assert {name for name, _ in changes(packed)}.isdisjoint({"--ds z3", "--ds z3_offload", "--base-weights nf4"})
+    assert choose_stage(packed, replace(gpu_of("h100-80g"), memory=1)).stage < 3
+    assert memory_of(packed).weights < 0.35 * memory_of(replace(packed, nf4=False)).weights
+    small = replace(gpu_of("rtx4090-24g"), memory=18 * 10**9)
+    advice = judge(replace(job("llava-1.5-7b"), gpus=1), small).changes
+    assert any(change.startswith("--base-weights nf4") for change in advice), advice

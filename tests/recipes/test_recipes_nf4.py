@@ -1,0 +1,113 @@
+"""Unlearning on top of 4-bit weights: from an original made so, through evaluation; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clear_dist import cli
+from clear_dist.data.mini.text import vocabulary_texts
+from clear_dist.models import inspect_model, save_model_dir, tiny_llava, word_tokenizer
+
+SHORT = "--max-steps 2 --eval-limit 1 --global-batch 4"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = word_tokenizer(vocabulary_texts())
+    return save_model_dir(tiny_llava(tokenizer), tokenizer, tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def original(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Taught on 4-bit weights: an adapter, since nothing can be merged."""
+    out = tmp_path_factory.mktemp("runs") / "original"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLEAR_DIST_CACHE", str(out.parent / "cache"))
+        assert run("finetune", f"--model {base} --base-weights nf4 --no-full {SHORT} --lora-r 4 --out {out}") == 0
+    assert (out / "adapter" / "base_weights.json").is_file() and not (out / "model").exists()
+    return out
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEAR_DIST_CACHE", str(tmp_path / "cache"))
+
+
+def run(command: str, flags: str) -> int:
+    return cli.main([command, *flags.split()])
+
+
+@pytest.mark.parametrize("reference", ["adapter", "cache", "copy"])
+def test_an_original_in_four_bits_is_unlearned_and_asked_as_it_was_trained(
+    base: Path, original: Path, tmp_path: Path, reference: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    flags = (
+        f"--original {original} --model {base} --no-gold --method kl --lora-r 3 {SHORT} --ds z2 --reference {reference}"
+    )
+    assert run("unlearn", f"{flags} --out {out}") == 0
+    info = inspect_model(out / "adapter")
+    assert info.base_weights == "nf4" and info.path == base.resolve()
+    known, made = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (original, out))
+    for name, tensor in known.items():
+        if ".lora_A." in name:
+            assert torch.equal(made[name][:4], tensor) and made[name].shape[0] == 7, "the original's adapter, and ours"
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert abs(lines[0]["parts"]["kl(RETAIN)"]) < 1e-6, "the reference of the first step is the student itself"
+    # Asked again from its folder alone: the same answers to the same questions.
+    again = tmp_path / "again"
+    assert run("evaluate", f"--model {out} --eval-limit 1 --out {again}") == 0
+
+    def scores(folder: Path) -> dict[str, list[float]]:
+        rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+        return {f"{r['set']}/{r['id']}": r["logp"]["answer"] for r in rows if r["model"] == "unlearned"}
+
+    mine, others = scores(out), scores(again)
+    shared = mine.keys() & others.keys()
+    assert len(shared) > 3
+    for key in shared:
+        assert mine[key] == pytest.approx(others[key], abs=1e-5)
+
+
+def test_full_weights_are_another_reference(base: Path, original: Path, tmp_path: Path) -> None:
+    """--base-weights full merges the same adapter into the weights as they are stored."""
+    out = tmp_path / "run"
+    flags = f"--original {original} --model {base} --base-weights full --no-gold --merge {SHORT}"
+    assert run("unlearn", f"{flags} --out {out}") == 0
+    assert (out / "model" / "model.safetensors").is_file() and inspect_model(out / "adapter").base_weights == "full"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--base-weights nf4 --full", ["`base_weights` nf4 are frozen", "LoRA"]),
+        ("--base-weights nf4 --merge", ["--merge", "4-bit"]),
+        ("--base-weights nf4 --compile", ["--compile does not know 4-bit weights"]),
+        ("--base-weights nf4 --ds z3", ["--ds z3", "does not shard 4-bit weights", "stage 0, 1 or 2"]),
+        ("--base-weights int8", ["--base-weights", "nf4"]),
+        ("--full", ["the original's weights are in 4 bits"]),
+        ("--ds z3_offload", ["does not shard 4-bit weights"]),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_loaded(
+    base: Path, original: Path, tmp_path: Path, flags: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run("unlearn", f"--original {original} --model {base} --no-gold {SHORT} --out {out} {flags}") == 2
+    said = capsys.readouterr().err
+    assert all(word.replace("`base_weights`", "--base-weights") in said or word in said for word in words), said
+
+
+def test_the_quantise_attack_leaves_it_out(original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from clear_dist.engine.world import World
+    from clear_dist.recipes.robustness_attacks import Ask, Notes, quantised
+
+    info = inspect_model(original / "adapter")
+    asking = Ask(World(0, 1, 0, torch.device("cpu")), 64, 4)
+    assert quantised({"unlearned": info}, {}, asking, Notes(True)) == []
+    assert "in 4 bits already" in capsys.readouterr().err
