@@ -88,6 +88,14 @@ COMMANDS: dict[str, Command] = {
             'clear-dist plan --model DIR --gpus 1 --objective "2*nll(RETAIN) - nll(FORGET)" --ds z3_offload --json',
         ),
     ),
+    "scale-study": Command(
+        config.ScaleStudyConfig,
+        "models x GPUs x ZeRO stages x methods: measured where the devices are, predicted elsewhere",
+        (
+            "clear-dist scale-study --grid benchmarks/grids/cpu.yaml --out runs/scale",
+            "clear-dist scale-study --grid benchmarks/grids/llava.yaml --out runs/llava --dry-run",
+        ),
+    ),
     "robustness": Command(
         config.RobustnessConfig,
         "attack a run's models: does what was forgotten come back?",

@@ -14,7 +14,7 @@ from clear_dist import cli
 from clear_dist.config import UnlearnConfig
 from clear_dist.types import UserError
 
-LAUNCHERS = ("unlearn", "finetune", "evaluate", "plan", "quickstart", "report", "sweep")
+LAUNCHERS = ("unlearn", "finetune", "evaluate", "plan", "quickstart", "report", "scale_study", "sweep")
 
 
 def run(root: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ from .reports import CompareConfig, ReportConfig
 from .robustness import RobustnessConfig
 from .shadow import FarmStatusConfig, ShadowFarmConfig
 from .sweep import SweepConfig
+from .scale import ScaleStudyConfig
 from .tools import ChatConfig, ExportConfig, ImportLogConfig, JudgeConfig
 from .training import FinetuneConfig, TrainFields, UnlearnConfig
 
@@ -54,5 +55,6 @@ __all__ = [
     "SweepConfig",
     "TrainFields",
     "UnlearnConfig",
+    "ScaleStudyConfig",
     "opt",
 ]
