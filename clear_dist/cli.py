@@ -162,6 +162,21 @@ COMMANDS: dict[str, Command] = {
         "ask original, unlearned and gold side by side",
         ("clear-dist chat runs/quickstart --image face.png", 'clear-dist chat runs/u --question "Who is Ada Example?"'),
     ),
+    "reproduce": Command(
+        config.ReproduceConfig,
+        "a finished run again, and whether it comes to the same, bit for bit",
+        ("clear-dist reproduce runs/forgotten", "clear-dist reproduce runs/forgotten --fresh --out runs/second"),
+    ),
+    "certify": Command(
+        config.CertifyConfig,
+        "an unlearning certificate of a run, signed if you have a key; or the check of one",
+        (
+            "clear-dist certify runs/forgotten",
+            "clear-dist certify --new-key keys/me.pem",
+            "clear-dist certify runs/forgotten --key keys/me.pem",
+            "clear-dist certify --verify runs/forgotten/certificate.json --public-key signer.pem",
+        ),
+    ),
     "doctor": Command(
         config.DoctorConfig,
         "is this machine fit for the work, and what to do where it is not",

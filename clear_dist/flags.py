@@ -35,6 +35,7 @@ GROUPS = {
     "evaluation": "What is asked of which models.",
     "layout": "How the work is laid out on the machine: precision, packing, memory, DeepSpeed.",
     "run": "Seed, where results go, and how a run is watched and resumed.",
+    "check": "What is checked instead of made.",
     "output": "What is printed.",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .attack import AttackConfig
 from .base import NOT_IDENTITY, Config, DataFields, ForgetSplit, ModelFields, Preset, opt
+from .certify import CertifyConfig
 from .doctor import DoctorConfig
 from .jobs import (
     DataMiniConfig,
@@ -19,16 +20,18 @@ from .jobs import (
 )
 from .plan import PlanConfig
 from .reports import CompareConfig, ReportConfig
+from .reproduce import ReproduceConfig
 from .robustness import RobustnessConfig
+from .scale import ScaleStudyConfig
 from .shadow import FarmStatusConfig, ShadowFarmConfig
 from .sweep import SweepConfig
-from .scale import ScaleStudyConfig
 from .tools import ChatConfig, ExportConfig, ImportLogConfig, JudgeConfig
 from .training import FinetuneConfig, TrainFields, UnlearnConfig
 
 __all__ = [
     "NOT_IDENTITY",
     "AttackConfig",
+    "CertifyConfig",
     "ChatConfig",
     "CompareConfig",
     "Config",
@@ -50,11 +53,12 @@ __all__ = [
     "Preset",
     "QuickstartConfig",
     "ReportConfig",
+    "ReproduceConfig",
     "RobustnessConfig",
+    "ScaleStudyConfig",
     "ShadowFarmConfig",
     "SweepConfig",
     "TrainFields",
     "UnlearnConfig",
-    "ScaleStudyConfig",
     "opt",
 ]

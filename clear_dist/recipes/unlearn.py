@@ -27,6 +27,7 @@ from .common import (
     model_dir,
     open_data,
     release_claim,
+    training_digest,
 )
 from .evaluate import compare
 from .finetune import cached, derived
@@ -78,6 +79,8 @@ def run(config: UnlearnConfig) -> None:
     if world.main:
         facts |= {"objective": str(objective), "original": str(original), "gold": str(gold) if gold else None}
         facts |= {"original_weights": weights_digest(info.adapter or info.path), "people": data.people}
+        forgotten = data.train["forget"]
+        facts |= {"forgotten": {"rows": len(forgotten), "digest": training_digest(forgotten)}}
         facts |= {"leaks": {"count": len(data.leaks), "first": data.leaks[:20]}}
         write_run(out, config, finished=False, **facts)
     barrier(world)

@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,23 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             out[name] = None
     return out
+
+
+def source() -> dict[str, Any] | None:
+    """{commit, changed} of the checkout this code runs from; None where it is installed, or there is no git."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+            ).stdout
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": said[0].strip(), "changed": bool(said[1].strip())}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -167,6 +185,7 @@ def write_run(out: Path, config: Config, **more: Any) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "digest": config.digest(),
         "versions": versions(),
+        "source": source(),
         "command": shlex.join([_program(), *sys.argv[1:]]),
         **more,
     }
