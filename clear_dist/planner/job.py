@@ -17,7 +17,8 @@ class Job:
     micro-batch of one rank, those that are no padding; scored: answer tokens among them; pictures: of it;
     accumulation: micro-batches a step. reference: where the original's statistics come from. depth: decoder blocks
     that run (RMU), None for all. Buckets and thresholds are DeepSpeed's, in elements; the defaults are those of the
-    shipped files. nf4: frozen matrices of the decoder's blocks are in 4 bits.
+    shipped files. nf4: frozen matrices of the decoder's blocks are in 4 bits. share: of the tokens that all ranks could
+    hold, those a step has: below 1 where there are fewer examples than ranks.
     """
 
     shape: Shape
@@ -44,6 +45,7 @@ class Job:
     attention: Literal["flash", "sdpa"] = "sdpa"
     frozen_tower_cached: bool = False
     nf4: bool = False
+    share: float = 1.0
     reduce_bucket: int = 50_000_000
     allgather_bucket: int = 50_000_000
     prefetch_bucket: int = 50_000_000

@@ -55,7 +55,7 @@ def speed_of(job: Job, gpu: Gpu, efficiency: float = EFFICIENCY) -> Speed:
     hidden = min(beside, compute)
     exposed = waiting + beside - hidden
     step = compute + exposed + optimizer_seconds(job, gpu)
-    everything = job.gpus * job.accumulation
+    everything = job.gpus * job.accumulation * job.share
     return Speed(
         step_s=step,
         compute_s=compute,

@@ -28,13 +28,14 @@ Reference = Literal["none", "adapter", "cache", "copy"]
 @dataclass(frozen=True)
 class Load:
     """One micro-batch of one rank: tokens that are no padding, the rows they are packed in, answer tokens, pictures;
-    and micro-batches a step."""
+    micro-batches a step, and ``Job.share``."""
 
     tokens: int
     rows: int
     scored: int
     pictures: int
     accumulation: int
+    share: float
 
 
 def planned_objective(config: PlanConfig) -> Objective:
@@ -62,7 +63,10 @@ def load_of(config: PlanConfig, batch: Mapping[View, int], shape: Shape) -> Load
     tokens = round(examples * length)
     longest = config.tokens + (shape.image_tokens if pictured else 0)
     row = max(min(max(shape.hidden, ROW_BOUNDS[0]), ROW_BOUNDS[1]), longest)
-    return Load(tokens, -(-tokens // row), examples * config.scored, math.ceil(examples * pictured), accumulation)
+    share = min(1.0, total * length / (config.gpus * accumulation * tokens))
+    return Load(
+        tokens, -(-tokens // row), examples * config.scored, math.ceil(examples * pictured), accumulation, share
+    )
 
 
 def reference_kind(objective: Objective, *, asked: str, full: bool, other_model: bool = False) -> Reference:
@@ -122,6 +126,7 @@ def job_of(config: PlanConfig, objective: Objective, shape: Shape, gpu: Gpu) -> 
         scored=load.scored,
         pictures=load.pictures,
         accumulation=load.accumulation,
+        share=load.share,
         reference=reference_kind(objective, asked=config.reference, full=config.full),
         depth=objective.needs.depth,
         attention="flash" if config.attention == "flash_attention_2" else "sdpa",

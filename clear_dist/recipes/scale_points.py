@@ -71,15 +71,10 @@ class Row:
         return max(0, self.peak_bytes - self.gpu.memory)
 
     @property
-    def share(self) -> float:
-        """The planner gives every GPU the largest micro-batch, also where there are fewer examples than GPUs. Of the
-        tokens it counts, those there are."""
-        return min(1.0, self.tokens / (self.job.gpus * self.job.accumulation * self.job.tokens))
-
-    @property
     def flops(self) -> float:
-        """Needed in a step, on all GPUs."""
-        return self.speed.flops_needed * self.share
+        """Needed in a step of so many tokens, on all GPUs."""
+        planned = self.job.gpus * self.job.accumulation * self.job.tokens * self.job.share
+        return self.speed.flops_needed * min(1.0, self.tokens / planned)
 
     @property
     def peak_flops(self) -> float:

@@ -260,3 +260,12 @@ def test_bars_that_are_much_too_high_are_cut_and_say_so(plan: Plan) -> None:
     said = [text.get_text().strip() for text in axes.texts]
     assert sum("(cut)" in text for text in said) == sum(total > CUT * limit for total in totals) == 2
     assert f"{totals[0]:,.0f} (cut)" in said
+
+
+def test_ranks_without_an_example_make_no_tokens(plan: Plan) -> None:
+    """32 examples a step: on 64 GPUs it takes as long as on 32, and no token more is counted."""
+    speeds = [json.loads(plan("--ds", "z0", "--gpus", n, "--json")[1])["speed"] for n in (32, 64)]
+    tokens = [speed["tokens_per_s"] * speed["step_s"] for speed in speeds]
+    assert tokens[0] == pytest.approx(tokens[1], rel=0.01)
+    assert speeds[1]["mfu"] == pytest.approx(speeds[0]["mfu"] / 2, rel=0.05)
+    assert speeds[0]["flops_needed"] == pytest.approx(speeds[1]["flops_needed"], rel=0.01)

@@ -109,7 +109,7 @@ def test_gpus_without_examples_add_no_speed() -> None:
     few = rows({"models": ["llava-1.5-7b"], "gpus": [8, 64], "stages": ["z0"], "methods": ["gd"], "scaling": ["strong"],
                 "global_batch": 4})  # fmt: skip
     small, large = (row.predicted() for row in few)
-    assert few[1].share == pytest.approx(1 / 8, rel=0.01) and few[0].share == pytest.approx(1, rel=0.01)
+    assert few[1].job.share == pytest.approx(1 / 8, rel=0.01) and few[0].job.share == pytest.approx(1, rel=0.01)
     assert large["tokens_per_s"] <= small["tokens_per_s"] * 1.001
     assert large["mfu"] <= small["mfu"] / 7.9
 
@@ -157,7 +157,7 @@ def test_measured_figures_follow_from_seconds_and_the_peak_that_was_measured(stu
         assert (real["step_s"], real["tokens_per_s"], real["images_per_s"]) == (0.5, 200, 4)
         assert real["peak_bytes"] == 10**6
         # The planner's FLOPs are for its own tokens; what was measured read 100.
-        planned = ranks * one.job.accumulation * one.job.tokens
+        planned = ranks * one.job.accumulation * one.job.tokens * one.job.share
         flops = one.speed.flops_needed * min(1, 100 / planned)
         assert real["mfu"] == pytest.approx(flops / (0.5 * ranks * 1e9), rel=1e-4)
 
