@@ -160,7 +160,7 @@ def markdown_of(rows: Sequence[Mapping[str, Any]], info: Mapping[str, Any]) -> s
     caches = (
         "Caches: the reference's statistics and the tower's output for the step's own examples; then the step with "
         f"all caches of the paper's setting spread over its steps ({EPOCHS} epochs over {FORGET_ROWS} forget rows; "
-        f"the reference is asked about all {RETAIN_ROWS:,} retain rows)."
+        f"of {RETAIN_ROWS:,} retain rows, the reference is asked about those that steps draw)."
     )
     parts = [f"# One unlearning step of {info['model']}, {info['dtype']}", shape, mfu, caches]
     for method in dict.fromkeys(r["method"] for r in rows):
