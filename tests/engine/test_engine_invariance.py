@@ -257,7 +257,9 @@ def test_a_change_reaches_only_those_who_see_it(model: Model, method: str, what:
         example = changed.token_example[0]
         first = changed.score_index[changed.token_example == example][0]  # the prompt's last token: its colon
         changed.input_ids.view(-1)[first - 1] = changed.targets[0]
-        seeing = {int(example)}
+        told = _encoded(stream, chosen)
+        asked = (told[int(example)].digest, told[int(example)].rest.tolist())
+        seeing = {n for n, e in enumerate(told) if (e.digest, e.rest.tolist()) == asked}  # a pair shares its prompt
     after = statistics(model, objective, changed)
     assert torch.equal(plain.targets, changed.targets)
     moved = set()

@@ -15,6 +15,7 @@ from PIL import Image
 from shadow.vision_farm import hashes
 
 from clear_dist.recipes import shadow_farm
+from clear_dist.services import rundir
 from clear_dist.shadow.objects import OBJECTS
 from clear_dist.shadow.results import read_results
 from clear_dist.shadow.status import read_status
@@ -112,6 +113,7 @@ def test_the_same_command_again_does_nothing(
 
     before = written(farm)
     assert len([name for name in before if name.startswith("tasks/")]) == TASKS
+    monkeypatch.setattr(rundir, "source", lambda: None)  # asks git, in a process
     monkeypatch.setattr(subprocess, "Popen", no_process)
     assert run(*farm_command(images, farm, *METHOD, "--workers", 1)) == 0
     assert written(farm) == before and f"{TASKS}/{TASKS} tasks" in capfd.readouterr().err
