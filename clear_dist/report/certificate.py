@@ -65,7 +65,7 @@ def view_of(envelope: Mapping[str, Any]) -> CertificateView:
             "Method",
             (("Objective", str(document["method"]["objective"])), ("Command", str(document["run"]["command"]))),
         ),
-        *(Facts(f"Measured: {name}", tuple(_figures(found))) for name, found in document["measured"].items()),
+        *(Facts(f"Measured: {name}", tuple(_figures(found))) for name, found in _ordered(document["measured"])),
     ]
     made = {"environment": document["environment"], "seeds": document["seeds"], "config": document["settings"]}
     files = tuple((name, f"{f['sha256']} ({f['bytes']:,} bytes)") for name, f in document["files"].items())
@@ -79,6 +79,12 @@ def view_of(envelope: Mapping[str, Any]) -> CertificateView:
     )
 
 
+def _ordered(measured: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What came out first, then gold, then what went in."""
+    last = ("gold", "original")
+    return sorted(measured.items(), key=lambda item: (item[0].split("/")[0] in last, item[0]))
+
+
 def _figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     out = [
         (f"{SETS.get(name, name)}: {METRICS.get(metric, metric)}", _estimate(value))
@@ -87,13 +93,8 @@ def _figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if "named" in found:
         out.append(("Pictures of forgotten people: named, or a private fact given", _estimate(found["named"])))
-    if quality := found.get("forget_quality"):
-        out.append(
-            (
-                "Forget quality: p of the test against gold",
-                number(quality["p"]) if quality.get("p") is not None else "–",
-            )
-        )
+    if (quality := found.get("forget_quality")) and quality.get("p") is not None:
+        out.append(("Forget quality: p of the test against gold", f"{quality['p']:.2g}"))
     for attack, sets in (found.get("robustness") or {}).items():
         for name, groups in sets.items():
             for metric, value in ((groups or {}).get("all") or {}).items():
