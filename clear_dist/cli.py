@@ -182,6 +182,19 @@ COMMANDS: dict[str, Command] = {
         "is this machine fit for the work, and what to do where it is not",
         ("clear-dist doctor", "clear-dist doctor --no-ranks --json"),
     ),
+    "checkpoint list": Command(
+        config.CheckpointListConfig, "what a run has saved", ("clear-dist checkpoint list runs/u",)
+    ),
+    "checkpoint verify": Command(
+        config.CheckpointVerifyConfig,
+        "is what a run has saved still what was written?",
+        ("clear-dist checkpoint verify runs/u",),
+    ),
+    "checkpoint prune": Command(
+        config.CheckpointPruneConfig,
+        "remove a run's older checkpoints",
+        ("clear-dist checkpoint prune runs/u --keep 1",),
+    ),
     "methods": Command(config.MethodsConfig, "list the methods as equations", ("clear-dist methods",)),
 }
 

@@ -351,8 +351,7 @@ def test_going_on_from_another_run(refused: Callable[..., str], data: Path, mode
     old.mkdir()
     write_run(old, settings(data, model, "--lr", "0.5"), finished=False)
     has(refused(*base(data, model), "--resume", "old"), "--resume old: old holds no checkpoint")
-    (old / "checkpoints").mkdir()
-    (old / "checkpoints" / "latest.json").write_text("{}")
+    (old / "checkpoints" / "step_00000001").mkdir(parents=True)
     has(refused(*base(data, model), "--resume", "old/checkpoints"), "begun with other options", "lr: 0.5 there")
 
 

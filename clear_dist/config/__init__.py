@@ -9,6 +9,7 @@ from __future__ import annotations
 from .attack import AttackConfig
 from .base import NOT_IDENTITY, Config, DataFields, ForgetSplit, ModelFields, Preset, opt
 from .certify import CertifyConfig
+from .checkpoint import CheckpointListConfig, CheckpointPruneConfig, CheckpointVerifyConfig
 from .doctor import DoctorConfig
 from .jobs import (
     DataMiniConfig,
@@ -33,6 +34,9 @@ __all__ = [
     "AttackConfig",
     "CertifyConfig",
     "ChatConfig",
+    "CheckpointListConfig",
+    "CheckpointPruneConfig",
+    "CheckpointVerifyConfig",
     "CompareConfig",
     "Config",
     "DataFields",

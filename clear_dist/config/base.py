@@ -14,7 +14,7 @@ Preset = Literal["mini", "paper", "clear_code", "tofu"]
 # Where a run is kept, how it is watched, what is made ahead: two runs that differ only here give the same numbers.
 NOT_IDENTITY = frozenset(
     {
-        *("out", "resume", "dry_run", "tracker", "checkpoint_every", "hang_minutes"),
+        *("out", "resume", "dry_run", "tracker", "checkpoint_every", "keep_checkpoints", "hang_minutes"),
         *("reference_cache", "tower_cache", "prefetch"),
     }
 )
@@ -123,7 +123,7 @@ class ModelFields(Config):
         "auto",
         "layout",
         "weights of the decoder's blocks beneath LoRA: as they are stored, or in 4 bits by bitsandbytes, which nothing "
-        "is merged into (auto: as the adapter at hand was made)",
+        "is merged into (auto: as the adapter at hand was made; models that are compared alike)",
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = opt(
         "auto", "layout", "auto: flash-attention where it is installed and the layout allows it, sdpa otherwise"

@@ -74,6 +74,7 @@ class TrainFields(DataFields, ModelFields):
         "auto", "run", "auto: go on where this run stopped; or go on from the run at PATH", "auto|never|PATH"
     )
     checkpoint_every: int = opt(0, "run", "steps between checkpoints (0: at the end of every epoch)", "N", ge=0)
+    keep_checkpoints: int = opt(2, "run", "checkpoints that stay; older ones go once a newer is there", "N", ge=1)
     max_skipped_steps: int = opt(
         0, "training", "steps without a finite loss and gradient that are left out before the run stops", "N", ge=0
     )

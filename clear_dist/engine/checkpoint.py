@@ -1,129 +1,224 @@
-"""Checkpoints of a run: published by rename, loaded without running anybody's code.
+"""Checkpoints of a run: saved and verified by all ranks together, loaded on any number of them.
 
-Layout: ``checkpoints/step_00000120/`` with DeepSpeed's shards, and ``checkpoints/latest.json`` naming the newest.
-Data order, schedule and sampling are functions of (seed, step), so the step is all that has to be remembered beside
-weights and optimiser.
+What a checkpoint is on disk: ``checkpoint_files``; what is in it: ``checkpoint_tensors``; where it comes from in an
+engine: ``checkpoint_state``. Every rank writes, hashes and reads again its own file. What one rank finds is told to
+all, so that none waits for another that gave up.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import pickle
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from clear_dist.types import UserError
 
-from .world import World, agree, barrier, gather
+from .checkpoint_files import (
+    Damaged,
+    File,
+    Manifest,
+    Stopped,
+    file_name,
+    file_problem,
+    folder_name,
+    fresh_staging,
+    prune,
+    publish,
+    published,
+    read_manifest,
+)
+from .checkpoint_state import held_here, put_back, set_counters, trained_elements, weights_from_masters
+from .checkpoint_tensors import SavedTensors, expected, open_tensors, write_tensors
+from .world import World, agree, gather, only_on_main
+
+
+class Checkpoints:
+    """The checkpoints of one run directory, as this rank has them. ``save``, ``load``, ``finish`` are collectives."""
+
+    def __init__(self, folder: Path, world: World, keep: int = 2) -> None:
+        """keep: how many good ones stay."""
+        assert keep >= 1
+        self._folder, self._world, self._keep = folder, world, keep
+        self._bad: set[str] = set()  # names of those found damaged, and found whole by reading them again
+        self._proved: set[str] = set()
+        self._reading: _Reading | None = None
+        self._told: list[str] = []
+
+    def told(self) -> list[str]:
+        """What was found damaged since the last call, for the log; the same on every rank."""
+        told, self._told = self._told, []
+        return told
+
+    def save(self, engine: Any, step: int) -> None:
+        """Publish the state after ``step`` optimiser steps, then read it again in the background.
+
+        Raises:
+            UserError: on all ranks, where one could not write; nothing is published and what was there stays.
+        """
+        self._judge()
+        staging = only_on_main(self._world, lambda: _writing(self._folder, step, lambda: fresh_staging(self._folder)))
+        problem: str | None = None
+        file: File | None = None
+        try:
+            with held_here(engine, self._world.rank, self._world.size) as (parts, tensors):
+                file = write_tensors(staging / file_name(self._world.rank), parts, tensors)
+        except OSError as error:
+            problem = f"rank {self._world.rank}: {error.strerror or error}"
+        found: list[tuple[File, str | None]] = gather(self._world, (file, problem))
+        stage = int(engine.zero_optimization_stage())
+        manifest = Manifest(step, self._world.size, stage, int(engine.skipped_steps), tuple(f for f, _ in found))
+
+        def end() -> None:
+            said = next((p for _, p in found if p), None)
+            with _clearing(staging):
+                if said:
+                    raise _unsaved(self._folder, step, said)
+                _writing(self._folder, step, lambda: publish(self._folder, manifest))
+
+        only_on_main(self._world, end)
+        name = folder_name(step)
+        self._bad.discard(name)
+        self._proved.discard(name)
+        self._prune()
+        self._reading = _Reading(self._folder / name, manifest.files[self._world.rank])
+
+    def load(self, engine: Any) -> int:
+        """Restore the newest checkpoint that is whole; returns its step.
+
+        Raises:
+            UserError: none there, none that is whole (naming each and why), or one of another model.
+        """
+        for checkpoint, manifest in self._whole():
+            problem, other = None, None
+            with contextlib.ExitStack() as opened:
+                saved: SavedTensors | None = None
+                try:
+                    saved = opened.enter_context(open_tensors(checkpoint, [file.name for file in manifest.files]))
+                    other = expected(trained_elements(engine), saved)
+                except Damaged as error:  # files and manifest agree, and still it is none of ours
+                    problem = str(error)
+                if self._refused(checkpoint, problem):
+                    continue
+                if other is not None:
+                    raise UserError(f"{checkpoint}: of another model ({other}). Give the options it was made with.")
+                assert saved is not None
+                try:
+                    put_back(engine, saved)
+                except Exception as error:  # the disk, between verifying and reading
+                    problem = f"{checkpoint}: could not be read ({type(error).__name__}: {error})"
+                broken = [p for p in gather(self._world, problem) if p]
+            if broken:
+                raise UserError(f"{broken[0]}. Start again.")
+            weights_from_masters(engine)
+            set_counters(engine, manifest.step, manifest.skipped)
+            self._proved.add(checkpoint.name)
+            return manifest.step
+        if not self._told:
+            raise UserError(
+                f"{self._folder}: no checkpoint to resume from. Start without --resume, or name the run that has one."
+            )
+        raise UserError(
+            f"{self._folder}: no checkpoint can be used. {'; '.join(self._told)}. Delete {self._folder} to start over."
+        )
+
+    def _whole(self) -> Iterator[tuple[Path, Manifest]]:
+        """Checkpoints whose files are what their manifest says, newest first. The ranks share the reading."""
+
+        def listed() -> list[tuple[Path, Manifest | None, str | None]]:
+            return [(path, *_manifest(path)) for path in published(self._folder)]
+
+        for checkpoint, manifest, problem in agree(self._world, listed() if self._world.main else None):
+            mine = manifest.files[self._world.rank :: self._world.size] if manifest else ()
+            found = [p for file in mine if (p := file_problem(checkpoint, file))]
+            if not self._refused(checkpoint, problem or ("; ".join(found) or None)) and manifest is not None:
+                yield checkpoint, manifest
+
+    def _refused(self, checkpoint: Path, problem: str | None) -> bool:
+        """Whether any rank has a problem with it; said once each."""
+        problems = list(dict.fromkeys(p for p in gather(self._world, problem) if p))
+        if problems:
+            self._bad.add(checkpoint.name)
+            self._told += problems
+        return bool(problems)
+
+    def _judge(self) -> None:
+        """What reading the last one again has shown, on all ranks. Waits for it."""
+        if self._reading is None:
+            return
+        checkpoint, problem = self._reading.checkpoint, self._reading.result()
+        self._reading = None
+        if not self._refused(checkpoint, problem):
+            self._proved.add(checkpoint.name)
+
+    def _prune(self) -> None:
+        if self._world.main:
+            prune(self._folder, self._keep, self._bad, self._proved)
+
+    def finish(self) -> None:
+        """Wait until the last one has been read again; then no more than ``keep`` are left."""
+        if self._reading is not None:
+            self._judge()
+            self._prune()
+
+    def close(self) -> None:
+        """No thread is left behind. Unlike ``finish`` no collective: the way out when something has failed."""
+        if self._reading is not None:
+            self._reading.stop()
+            self._reading = None
+
+
+class _Reading:
+    """A thread that reads a file again, from the disk as far as possible, and compares."""
+
+    def __init__(self, checkpoint: Path, file: File) -> None:
+        self.checkpoint = checkpoint
+        self._problem: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(file,), name="verify-checkpoint", daemon=True)
+        self._thread.start()
+
+    def _read(self, file: File) -> None:
+        with contextlib.suppress(Stopped):
+            self._problem = file_problem(self.checkpoint, file, cold=True, stop=self._stop)
+
+    def result(self) -> str | None:
+        self._thread.join()
+        return self._problem
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _manifest(checkpoint: Path) -> tuple[Manifest | None, str | None]:
+    try:
+        return read_manifest(checkpoint), None
+    except Damaged as error:
+        return None, str(error)
+
+
+def _unsaved(folder: Path, step: int, why: str) -> UserError:
+    return UserError(
+        f"{folder}: step {step} could not be saved ({why}). What was saved before is untouched: make room, or keep "
+        "fewer (--keep-checkpoints 1), and the same command goes on from there."
+    )
+
+
+def _writing(folder: Path, step: int, work: Any) -> Any:
+    try:
+        return work()
+    except OSError as error:
+        raise _unsaved(folder, step, error.strerror or str(error)) from None
 
 
 @contextlib.contextmanager
-def _weights_only() -> Iterator[None]:
-    """``torch.load`` with ``weights_only=True``, whatever the caller asks for.
-
-    DeepSpeed unpickles its shards with weights_only=False, which executes whatever a shard contains. The few
-    harmless classes its own shards need are allowed by name.
-    """
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    original = torch.load
-
-    def load(*args: Any, **kwargs: Any) -> Any:
-        kwargs["weights_only"] = True
-        return original(*args, **kwargs)
-
-    torch.load = load
+def _clearing(staging: Path) -> Iterator[None]:
+    """Where the block fails, what was staged gives its room back."""
     try:
-        with torch.serialization.safe_globals([LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address, set]):
-            yield
-    finally:
-        torch.load = original
-
-
-def save_checkpoint(engine: Any, folder: Path, step: int, world: World, keep: int = 2) -> None:
-    """Write the state after ``step`` optimiser steps; the previous ``keep - 1`` stay."""
-    tag = f"step_{step:08d}"
-    staging = folder / ".writing"
-    if world.main:
+        yield
+    except UserError:
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-    barrier(world)
-    engine.save_checkpoint(
-        str(staging), tag=tag, client_state={"clear_dist_step": step}, save_latest=False, exclude_frozen_parameters=True
-    )
-    barrier(world)
-    if world.main:
-        final = folder / tag
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(staging / tag, final)
-        shutil.rmtree(staging, ignore_errors=True)
-        pointer = folder / ".latest.tmp"
-        pointer.write_text(json.dumps({"v": 1, "tag": tag, "step": step, "world_size": world.size}), encoding="utf-8")
-        os.replace(pointer, folder / "latest.json")
-        for old in sorted(p for p in folder.glob("step_*") if p.is_dir())[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
-    barrier(world)
-
-
-def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest published checkpoint ({tag, step, world_size}), or None."""
-    pointer = folder / "latest.json"
-    if not pointer.is_file():
-        return None
-    try:
-        found = json.loads(pointer.read_text(encoding="utf-8"))
-        tag, step, size = str(found["tag"]), int(found["step"]), int(found["world_size"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{pointer}: not a checkpoint pointer; delete {folder} to start over.") from None
-    if Path(tag).name != tag or not (folder / tag).is_dir():
-        raise UserError(f"{pointer} names {tag!r}, which is not a folder of {folder}; delete {folder} to start over.")
-    return {"tag": tag, "step": step, "world_size": size}
-
-
-def load_checkpoint(engine: Any, folder: Path, world: World) -> int:
-    """Restore the newest checkpoint of ``folder``; returns its step.
-
-    Raises:
-        UserError: none there, or one written by another number of ranks (a sharded optimiser does not fit).
-    """
-    found = agree(world, latest_checkpoint(folder))
-    if found is None:
-        raise UserError(
-            f"{folder}: no checkpoint to resume from. Start without --resume, or name the run that has one."
-        )
-    if found["world_size"] != world.size:
-        raise UserError(
-            f"{folder}: the checkpoint was written by {found['world_size']} rank(s), this run has {world.size}. "
-            f"Resume on {found['world_size']} rank(s), or start over with --resume never and another --out."
-        )
-    _inspect(folder / found["tag"], world)
-    with _weights_only():
-        path, state = engine.load_checkpoint(str(folder), tag=found["tag"], load_module_strict=False)
-    if path is None or state.get("clear_dist_step") != found["step"]:
-        raise UserError(f"{folder / found['tag']}: does not hold step {found['step']}; delete {folder} to start over.")
-    return found["step"]
-
-
-def _inspect(folder: Path, world: World) -> None:
-    """Open every shard, without its tensors, before any rank loads one: what one rank finds stops all of them, where
-    a rank that failed inside DeepSpeed's loading would leave the others waiting."""
-    problem: str | None = None
-    files = sorted(folder.rglob("*.pt"))
-    with _weights_only():
-        for file in files[world.rank :: world.size]:
-            try:
-                torch.load(file, map_location="cpu", mmap=True)
-            except (pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError) as error:
-                what = "would run code, or is damaged" if isinstance(error, pickle.UnpicklingError) else "damaged"
-                problem = f"{file}: {what} ({str(error).splitlines()[0]})"
-    problems = [p for p in gather(world, problem) if p]
-    if problems or not files:
-        raise UserError(f"{problems[0] if problems else f'{folder}: empty'}. Delete {folder.parent} to start over.")
+        raise

@@ -12,30 +12,27 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clear_dist.errors import Preempted
 from clear_dist.methods import Objective
-from clear_dist.types import Batch
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoints
 from .ds_config import RunNumbers, resolve_ds_config
-from .finite import bad_loss, bad_norm, pass_over, refuse, summed
-from .gradients import GradientShards, on_nvme
 from .metrics_log import metrics_log
-from .optimizer import L1Norm, OptimizerName, make_optimizer
-from .preempt import Notice, notice
+from .one_step import Run, batches_of, one_step
+from .optimizer import OptimizerName, make_optimizer
+from .preempt import notice
 from .prefetch import prefetched
 from .schedule import ScheduleName, lr_factor
-from .step import StepModule, loss_of
+from .step import StepModule
 from .stream import Stream
 from .trackers import TrackerName
 from .watchdog import Watchdog
@@ -62,6 +59,7 @@ class TrainSettings:
     ds_source: str
     resume: bool = False
     checkpoint_every: int = 0  # steps; 0 = never
+    keep_checkpoints: int = 2  # good ones that stay
     stop_after: int | None = None  # stop early (--max-steps), keeping the schedule of total_steps
     tracker: TrackerName = "none"
     eval_every: int = 0
@@ -92,15 +90,17 @@ def train(
     prepare: Callable[[Any], Mapping[str, Any] | None] | None = None,
     on_step: OnStep | None = None,
     on_eval: Callable[[Any, int], Mapping[str, float]] | None = None,
+    on_damage: Callable[[str], None] | None = None,
 ) -> Trained:
     """Run ``settings.total_steps`` optimiser steps, writing one line a step to ``metrics.jsonl``.
 
     ``on_start`` is told, before the first step, what was filled into the DeepSpeed configuration. ``prepare`` is given
     the engine while its weights are still those training starts from, also where a checkpoint is resumed afterwards:
-    the moment to ask what the reference says. What it returns goes into the first line that is written.
+    the moment to ask what the reference says. What it returns goes into the first line that is written. ``on_damage``
+    is told what was found wrong with a checkpoint.
 
     Raises:
-        UserError: contradictory DeepSpeed configuration, unusable checkpoint.
+        UserError: contradictory DeepSpeed configuration, no usable checkpoint, no room for one.
         FloatingPointError: the loss or its gradient stopped being finite on some rank, more often than
             ``max_skipped``; no rank has stepped on it.
         Preempted: some rank was told to leave (SIGTERM, SIGUSR1); a checkpoint of the last step is there.
@@ -109,15 +109,18 @@ def train(
     if on_start:
         on_start(filled)
     prepared = (prepare(engine) if prepare else None) or {}
-    run = _Run(engine, objective, stream, settings, world)
-    start = load_checkpoint(engine, settings.run_dir / "checkpoints", world) if settings.resume else 0
+    run = Run(engine, objective, stream, world, total_steps=settings.total_steps, max_skipped=settings.max_skipped)
+    checkpoints = Checkpoints(settings.run_dir / "checkpoints", world, settings.keep_checkpoints)
+    start = checkpoints.load(engine) if settings.resume else 0
+    run.skipped = int(engine.skipped_steps)
     stop = min(settings.total_steps, settings.stop_after or settings.total_steps)
     began = time.perf_counter()
     with (
+        closing(checkpoints),
         notice() as told,
         Watchdog(settings.run_dir, world.rank, settings.hang_seconds) as watchdog,
         metrics_log(settings.run_dir, settings.tracker, world, start) as write,
-        prefetched(_batches(run, range(start, stop)), settings.prefetch) as batches,
+        prefetched(batches_of(run, range(start, stop)), settings.prefetch) as batches,
     ):
 
         def evaluate(step: int) -> None:
@@ -125,12 +128,24 @@ def train(
                 watchdog.beat(f"evaluating after step {step}", patience=_SLOW)
                 write({"step": step, "eval": dict(on_eval(engine, step))})
 
+        def damage(step: int) -> None:
+            for text in checkpoints.told():
+                write({"step": step, "damaged": text})
+                if on_damage:
+                    on_damage(text)
+
+        def save(step: int) -> None:
+            watchdog.beat(f"saving step {step}", patience=_SLOW)
+            checkpoints.save(engine, step)
+            damage(step)
+
+        damage(start)
         if not settings.resume:
             evaluate(0)
         for step in range(start, stop):
             watchdog.beat(f"step {step + 1}")
             clock = time.perf_counter()
-            line, leaving = _one_step(run, step, batches, told)
+            line, leaving = one_step(run, step, batches, told)
             seconds = time.perf_counter() - clock
             line |= {
                 "tokens_per_s": line["real_tokens"] / seconds,
@@ -145,15 +160,17 @@ def train(
             evaluate(step + 1)
             due = settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0
             if step + 1 < stop and (due or leaving):
-                watchdog.beat(f"saving step {step + 1}", patience=_SLOW)
-                save_checkpoint(engine, settings.run_dir / "checkpoints", step + 1, world)
+                save(step + 1)
             if step + 1 < stop and leaving:
                 raise Preempted(
                     f"told to leave ({told.heard or 'another rank was'}): step {step + 1} of {stop} is saved in "
                     f"{settings.run_dir}; the same command goes on from there"
                 )
-    if settings.checkpoint_every and stop > start:
-        save_checkpoint(engine, settings.run_dir / "checkpoints", stop, world)
+        if settings.checkpoint_every and stop > start:
+            save(stop)
+        watchdog.beat("reading the last checkpoint again", patience=_SLOW)
+        checkpoints.finish()
+        damage(stop)
     return Trained(engine, module, stop, time.perf_counter() - began)
 
 
@@ -183,125 +200,6 @@ def _initialize(module: StepModule, settings: TrainSettings, world: World) -> tu
             config=config,
         )
     return engine, filled
-
-
-class _Run:
-    """What the steps of a run have in common."""
-
-    def __init__(
-        self, engine: Any, objective: Objective, stream: Stream, settings: TrainSettings, world: World
-    ) -> None:
-        self.engine, self.objective, self.stream, self.settings, self.world = engine, objective, stream, settings, world
-        self.groups = objective.rule.groups(objective)
-        self.student = engine.module.student
-        self.several = len(self.groups) > 1
-        # Of an optimiser on NVMe the gradients are in files: one gradient is then looked at when it has been applied.
-        self.shards = GradientShards(engine) if self.several or not on_nvme(engine) else None
-        # With one gradient the penalties ride along in its backward; with several they are added to the shards.
-        self.norms = {} if self.several else {p: L1Norm(self.student, p.parameters) for p in objective.penalties}
-        self.skipped = 0
-
-
-def _batches(run: _Run, steps: range) -> Iterator[Batch]:
-    """All this rank reads: step by step, of each the groups of terms, of each the micro-batches."""
-    on_gpu = run.world.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(run.world.device)  # a thread of its own begins at device 0
-    for step in steps:
-        for group in run.groups:
-            for batch in run.stream.micro_batches(step, group.needs.views if run.several else None):
-                yield batch.pinned() if on_gpu else batch
-
-
-def _one_step(run: _Run, step: int, batches: Iterator[Batch], told: Notice) -> tuple[dict[str, Any], bool]:
-    """(the step's line, whether some rank was told to leave)."""
-    engine, shards = run.engine, run.shards
-    progress = step / run.settings.total_steps
-    lr = engine.get_lr()[0]
-    sums: dict[str, Tensor] = {}
-    gradients: list[list[Tensor]] = []
-    for number, group in enumerate(run.groups):
-        if number and shards is not None:
-            shards.clear()
-        for name, value in _accumulate(run, group, step, progress, batches).items():
-            sums[name] = sums[name] + value if name in sums else value
-        if run.several and shards is not None:
-            gradients.append(shards.take())
-    numbers = summed(sums | {_LEAVING: torch.full_like(sums[_LOSS], float(told.heard is not None))}, run.world)
-    leaving, tokens = numbers.pop(_LEAVING) > 0, int(numbers.pop(_TOKENS))
-    line: dict[str, Any] = {"step": step + 1, "lr": lr, "real_tokens": tokens}
-    problem = bad_loss(numbers)
-    if problem is None and gradients:
-        problem = _weigh(run, gradients, numbers, progress, line)
-    norm = None if problem or shards is None else shards.norm()
-    if (problem := problem or bad_norm(norm)) is not None:
-        return line | _left_out(run, step, problem), leaving
-    engine.step()
-    if norm is None:  # known only once the step is taken
-        norm = engine.get_global_grad_norm()
-        if (problem := bad_norm(norm)) is not None:
-            raise refuse(problem, step, "the weights are spoiled: resume from the last checkpoint", run.skipped)
-    loss = numbers.pop(_LOSS)
-    return {"loss": loss, "parts": numbers, "grad_norm": None if norm is None else float(norm), **line}, leaving
-
-
-def _weigh(
-    run: _Run, gradients: list[list[Tensor]], numbers: dict[str, float], progress: float, line: dict[str, Any]
-) -> str | None:
-    """Put the update rule's combination of the groups' gradients in their place; what is not finite, if anything."""
-    shards = run.shards
-    assert shards is not None
-    gram = shards.gram(gradients)
-    if (problem := bad_norm(float(gram.diagonal().sum().sqrt()))) is not None:
-        return problem
-    coefficients = run.objective.rule.coefficients(gram, progress)
-    line["coefficients"] = {str(g): c for g, c in zip(run.groups, coefficients.tolist(), strict=True)}
-    combined = shards.combine(gradients, coefficients)
-    for penalty in run.objective.penalties:
-        numbers[penalty.name] = shards.penalise(combined, penalty, run.student)
-        numbers[_LOSS] += penalty.factor * numbers[penalty.name]
-    shards.put(combined)
-    return None
-
-
-def _left_out(run: _Run, step: int, problem: str) -> dict[str, Any]:
-    """The step is not taken, on any rank. Raises FloatingPointError past the cap."""
-    if run.skipped >= run.settings.max_skipped or run.shards is None:
-        raise refuse(problem, step, f"the weights are those of step {step}", run.skipped)
-    run.skipped += 1
-    run.shards.clear()
-    pass_over(run.engine)
-    return {"skipped": problem, "skipped_so_far": run.skipped}
-
-
-_LOSS, _TOKENS, _LEAVING = "loss", "tokens", "leaving"  # no term is called so: terms have parentheses
-
-
-def _accumulate(run: _Run, group: Objective, step: int, progress: float, batches: Iterator[Batch]) -> dict[str, Tensor]:
-    """All backward passes of one gradient; this rank's sums of the loss, its parts and the tokens read, in float64."""
-    engine, world = run.engine, run.world
-    totals = run.stream.totals(step)
-    scale = world.size * run.settings.accumulation
-    sums: Tensor | None = None
-    names: list[str] = []
-    for packed in islice(batches, run.settings.accumulation):
-        batch = packed.to(world.device)
-        for norm in run.norms.values():
-            norm.start()
-        values = engine(batch, group.needs)
-        loss, parts = loss_of(group, values, batch, totals, progress)
-        for penalty, norm in run.norms.items():
-            value = norm.value(penalty, loss) / scale  # once per optimiser step, not per rank or micro-batch
-            loss = loss + penalty.factor * value
-            parts[penalty.name] = value.detach()
-        names = [_LOSS, *parts, _TOKENS]
-        row = torch.stack([loss.detach(), *parts.values(), loss.new_tensor(float(batch.real_tokens))]).double()
-        sums = row if sums is None else sums + row
-        engine.backward(loss * scale)
-        if not engine.is_gradient_accumulation_boundary():
-            engine.step()  # counts the micro-batch; the step proper is taken by the caller
-    assert sums is not None and engine.is_gradient_accumulation_boundary()
-    return dict(zip(names, sums, strict=True))
 
 
 def _memory_gb(world: World) -> float:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         save_merged,
         trainable_state,
     )
+    from clear_dist.models.lora_joint import check_plain
     from clear_dist.models.meta import meta_model, named_shapes
     from clear_dist.models.model import Model
     from clear_dist.models.new import new_model
@@ -55,6 +56,7 @@ __all__ = [
     "add_lora",
     "check_compile",
     "check_nf4",
+    "check_plain",
     "compile_blocks",
     "enable_checkpointing",
     "final_hidden",
@@ -96,6 +98,7 @@ _MODULES = {
     "llava_next": ("LLAVA_NEXT",),
     "load": ("freeze_but_blocks", "freeze_tower", "load_model"),
     "lora": ("add_lora", "merge_lora", "reference_mode", "save_adapter", "save_merged", "trainable_state"),
+    "lora_joint": ("check_plain",),
     "meta": ("meta_model", "named_shapes"),
     "model": ("Model",),
     "new": ("new_model",),

@@ -1,4 +1,4 @@
-"""Loading a model: weights in the wanted precision, an adapter merged, everything checked before."""
+"""Loading a model: weights in the wanted precision, an adapter merged or kept, everything checked before."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from clear_dist.models.family import FLASH, Family
 from clear_dist.models.files import fetch_weights
 from clear_dist.models.info import ModelInfo, check_weights, inspect_model
 from clear_dist.models.lora import ORIGINAL, cast_adapter
+from clear_dist.models.lora_joint import Pairs, pairs_of
 from clear_dist.models.model import Model
 from clear_dist.models.nf4 import quantise_blocks
 from clear_dist.models.quiet import quiet
@@ -71,27 +72,34 @@ def load_model(
             f"{info.path}: the weights lack {len(missing)} tensors config.json asks for (first: {missing[0]}); "
             "configuration and weights do not belong together"
         )
+    beneath: Pairs = {}
     if info.base_weights == "nf4":
-        module = quantise_blocks(info.family, module, device if on_gpu else None)
+        # On the GPU wherever there is one, also for training, which loads on the CPU: the two need not round alike, and
+        # what is evaluated shall be what was trained.
+        there = "cuda" if torch.cuda.is_available() else None
+        module = quantise_blocks(info.family, module, device if on_gpu else there)
         if info.adapter is not None:
-            module = keep_adapter(module, info.adapter)
+            module, beneath = keep_adapter(module, info.adapter)
     elif info.adapter is not None:
-        module = merge_adapter(module, info.adapter)
+        module, beneath = merge_adapter(module, info.adapter)
     if device is not None:
         module = module.to(device)
-    return Model(module.eval(), info.processor, info.family, info)
+    return Model(module.eval(), info.processor, info.family, info, beneath)
 
 
-def merge_adapter(module: nn.Module, adapter: Path) -> nn.Module:
-    """Add a PEFT adapter's weights to the model's own; the result is a plain model."""
-    return _adapted(module, adapter, "default").merge_and_unload()
-
-
-def keep_adapter(module: nn.Module, adapter: Path) -> nn.Module:
-    """A PEFT adapter beside the model's weights, frozen: with it, the model is the original."""
+def merge_adapter(module: nn.Module, adapter: Path) -> tuple[nn.Module, Pairs]:
+    """Add a PEFT adapter's weights to the model's own; a plain model, and what was added."""
     peft = _adapted(module, adapter, ORIGINAL)
+    beneath = pairs_of(peft, ORIGINAL)
+    return peft.merge_and_unload(), beneath
+
+
+def keep_adapter(module: nn.Module, adapter: Path) -> tuple[nn.Module, Pairs]:
+    """A PEFT adapter beside the model's weights, frozen: with it, the model is the original. And what it holds."""
+    peft = _adapted(module, adapter, ORIGINAL)
+    beneath = pairs_of(peft, ORIGINAL)
     peft.requires_grad_(False)
-    return cast_adapter(peft, ORIGINAL)
+    return cast_adapter(peft, ORIGINAL), beneath
 
 
 def _adapted(module: nn.Module, adapter: Path, name: str) -> Any:

@@ -3,7 +3,7 @@
 The reference of unlearning is the *original*. Its own adapter is merged before the unlearning adapter is added,
 so that switching the latter off gives exactly the original. Into 4-bit weights nothing can be merged: there the
 original's adapter stays, frozen, beneath the unlearning adapter (W + s1 B1 A1 + s2 B2 A2), and only the latter is
-switched off.
+switched off. Either way the two are saved as one (``lora_joint``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clear_dist.models.family import Family, unwrap
 from clear_dist.models.info import BASE_WEIGHTS_FILE
+from clear_dist.models.lora_joint import Pairs, save_joint
 from clear_dist.models.nf4 import is_quantised
 from clear_dist.models.processor import TokenProcessor
 from clear_dist.models.quiet import quiet
@@ -138,6 +137,7 @@ def save_adapter(
     out: Path,
     processor: TokenProcessor | None = None,
     base: str | Path | None = None,
+    beneath: Pairs | None = None,
 ) -> Path:
     """Write an adapter directory that plain ``PeftModel.from_pretrained`` loads.
 
@@ -146,16 +146,18 @@ def save_adapter(
             are empty then); None takes the module's own.
         processor: saved along, so that the directory is complete.
         base: what ``base_model_name_or_path`` shall say; by default where the base was loaded from.
+        beneath: the adapter the model was loaded with (``Model.beneath``), which is not in its base; saved along.
     """
     assert isinstance(module, PeftModel), type(module)
+    assert beneath or ORIGINAL not in module.peft_config, "what lies beneath belongs to the result"
     out = Path(out)
     if is_quantised(module):
         out.mkdir(parents=True, exist_ok=True)
         (out / BASE_WEIGHTS_FILE).write_text(json.dumps({"v": 1, "base_weights": "nf4"}) + "\n", encoding="utf-8")
     if base is not None:
         module.peft_config["default"].base_model_name_or_path = str(base)
-    if ORIGINAL in module.peft_config:
-        _save_joint(module, state, out)
+    if beneath:
+        save_joint(module, state, beneath, out)
         if processor is not None:
             processor.save(out)
         return out
@@ -169,36 +171,6 @@ def save_adapter(
     if processor is not None:
         processor.save(out)
     return out
-
-
-def _save_joint(module: PeftModel, state: Mapping[str, Tensor] | None, out: Path) -> None:
-    """Both adapters as one of the summed rank: A = [A1; A2], B = [s1 B1, s2 B2], its own scale 1. Nothing is rounded
-    but s B to the precision of B; layers that have less are filled up with zeros."""
-    named = {n: p.detach() for n, p in module.named_parameters()} | dict(state or {})
-    pairs: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, layer in module.named_modules():
-        if not isinstance(layer, LoraLayer):
-            continue
-        there = [a for a in (ORIGINAL, "default") if a in layer.lora_A]
-        a = torch.cat([named[f"{name}.lora_A.{adapter}.weight"].cpu() for adapter in there])
-        b = [layer.scaling[adapter] * named[f"{name}.lora_B.{adapter}.weight"].cpu() for adapter in there]
-        pairs[name] = (a, torch.cat(b, dim=1))
-    rank = max(len(a) for a, _ in pairs.values())
-    tensors: dict[str, Tensor] = {}
-    for name, (a, b) in pairs.items():
-        missing = rank - len(a)
-        tensors[f"{name}.lora_A.weight"] = nn.functional.pad(a, (0, 0, 0, missing)).contiguous()
-        tensors[f"{name}.lora_B.weight"] = nn.functional.pad(b, (0, missing)).contiguous()
-    config = replace(
-        module.peft_config["default"],
-        r=rank,
-        lora_alpha=rank,
-        target_modules=sorted(name.removeprefix("base_model.model.") for name in pairs),
-        inference_mode=True,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(out))
-    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def save_merged(module: nn.Module, state: Mapping[str, Tensor] | None, out: Path, processor: TokenProcessor) -> Path:

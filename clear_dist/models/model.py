@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,17 +10,21 @@ from torch import nn
 
 from clear_dist.models.family import FLASH, Family
 from clear_dist.models.info import ModelInfo
+from clear_dist.models.lora_joint import Pairs
 from clear_dist.models.processor import TokenProcessor
 
 
 @dataclass
 class Model:
-    """module: the transformers model, plain or (later) wrapped by PEFT. info: what its files said."""
+    """module: the transformers model, plain or (later) wrapped by PEFT. info: what its files said. beneath: the
+    adapter it was loaded with, whether merged or not.
+    """
 
     module: nn.Module
     processor: TokenProcessor
     family: Family
     info: ModelInfo
+    beneath: Pairs = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:

@@ -19,11 +19,11 @@ from clear_dist.config import ChatConfig
 from clear_dist.data.encode import encode_prompt
 from clear_dist.data.images import decode
 from clear_dist.engine.predict import ModelPredictor
-from clear_dist.models import ModelInfo, inspect_model, load_model
+from clear_dist.models import ModelInfo, inspect_model, load_model, with_base_weights
 from clear_dist.services.progress import say
 from clear_dist.types import Picture, Request, UserError
 
-from .chat_models import models_of
+from .chat_models import Named, models_of
 from .common import spells
 
 LARGEST_FILE = 200_000_000  # bytes of a picture's file
@@ -56,7 +56,7 @@ def run(config: ChatConfig) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     picture = None if config.image is None else open_picture(config.image)
     named = models_of(config.runs)
-    infos = [inspect_model(model.folder) for model in named]
+    infos = infos_of(named)
     if picture is not None and not any(info.image_tokens for info in infos):
         raise UserError(f"--image {config.image}: {infos[0].name} sees no pictures; leave it out")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -68,6 +68,16 @@ def run(config: ChatConfig) -> None:
         console.print(answers(voices, config.question, picture, config.max_new_tokens))
     else:
         converse(voices, picture, config.max_new_tokens, console, input)
+
+
+def infos_of(named: Sequence[Named]) -> list[ModelInfo]:
+    """The models with their base weights kept as their runs had them; original and gold as the first run's own."""
+    infos = [with_base_weights(inspect_model(model.folder), model.base_weights) for model in named]
+    own = next((info for model, info in zip(named, infos, strict=True) if model.own), None)
+    if own is None:
+        return infos
+    kept = own.base_weights
+    return [i if m.own else with_base_weights(i, kept) for m, i in zip(named, infos, strict=True)]
 
 
 def converse(

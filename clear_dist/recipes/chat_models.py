@@ -16,10 +16,14 @@ from .common import model_dir
 
 @dataclass(frozen=True)
 class Named:
-    """A model by the name its column gets. folder: as ``inspect_model`` takes it."""
+    """A model by the name its column gets. folder: as ``inspect_model`` takes it. own: a run's own, neither original
+    nor gold. base_weights: as the run's flag said.
+    """
 
     name: str
     folder: str | Path
+    own: bool = False
+    base_weights: str = "auto"
 
 
 def models_of(runs: Sequence[Path]) -> list[Named]:
@@ -36,7 +40,8 @@ def models_of(runs: Sequence[Path]) -> list[Named]:
     own: list[Named] = []
     for run in runs:
         name, folder, original, gold = _parts(run)
-        own.append(Named(name if len(runs) == 1 else str(run), folder))
+        said = ((read_run(run) or {}).get("config") or {}).get("base_weights", "auto")
+        own.append(Named(name if len(runs) == 1 else str(run), folder, own=True, base_weights=said))
         for kind, found, into in (("original", original, originals), ("gold", gold, golds)):
             if found is None or not str(found):
                 continue

@@ -19,7 +19,7 @@ from clear_dist.evaluation.records import write_records
 from clear_dist.evaluation.summary import summarise, write_summary
 from clear_dist.metrics.record import Record
 from clear_dist.metrics.truth_ratio import Mean
-from clear_dist.models import ModelInfo, inspect_model
+from clear_dist.models import ModelInfo, inspect_model, with_base_weights
 from clear_dist.models.clip import inspect_clip, load_clip
 from clear_dist.services.progress import console, say
 from clear_dist.services.rundir import write_run
@@ -52,7 +52,8 @@ def run(config: EvaluateConfig) -> None:
     if config.gold:
         folders["gold"] = config.gold
     flags = {"original": "--original", "gold": "--gold"} | {config.name: "--model"}
-    infos = [inspect_model(model_dir(folder, flags[name])) for name, folder in folders.items()]
+    infos = {name: inspect_model(model_dir(folder, flags[name])) for name, folder in folders.items()}
+    kept = with_base_weights(infos[config.name], config.base_weights).base_weights  # alike, for all of them
     check_ds_config(load_ds_config(config.ds), f"--ds {config.ds}")
     if config.clip is not None:
         inspect_clip(config.clip)
@@ -63,7 +64,7 @@ def run(config: EvaluateConfig) -> None:
         close_world()
         return
     data = open_data(config, world)
-    for info in infos:
+    for info in infos.values():
         check_examples(limited(data.sets, config.eval_limit), info, config.max_length)
     claim(config, world, out)
     facts: dict[str, object] = {"seeds": {"seed": config.seed}, "ranks": world.size, "data_digest": data.digest}
@@ -77,7 +78,7 @@ def run(config: EvaluateConfig) -> None:
         world,
         out,
         limit=config.eval_limit,
-        asking=Asking(config.max_length, config.max_new_tokens, config.ds, config.pass_tokens, config.base_weights),
+        asking=Asking(config.max_length, config.max_new_tokens, config.ds, config.pass_tokens, kept),
         truth_ratio=config.truth_ratio,
         clip=config.clip,
         watch=seconds,

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clear_dist.config import FarmStatusConfig
-from clear_dist.services.progress import LOG_SECONDS, console
+from clear_dist.services.progress import LOG_SECONDS, console, duration
 from clear_dist.shadow.status import Status, read_status
 
 FAILURES = 5  # shown of those that failed for good
@@ -94,10 +94,3 @@ def summary_of(status: Status) -> str:
         parts.append(f"{len(status.quarantined)} failed for good, {len(status.blocked)} wait for them")
     parts.append(f"{status.size / 1e6:.0f} MB")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """In words that are short: 8 s, 12 min, 3.4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

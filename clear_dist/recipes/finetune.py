@@ -45,11 +45,11 @@ def run(config: FinetuneConfig) -> None:
     world = init_world()
     out = config.run_dir()
     if is_finished(out, config):
-        say(f"{out}: this run is finished already; the model is {out / 'model'}", world.main)
+        say(f"{out}: this run is finished already; the model is {model_dir(out, '--out')}", world.main)
         close_world()
         return
     finetune(config, open_data(config, world), world, out)
-    say(f"done: {out / 'model'}", world.main)
+    say(f"done: {model_dir(out, '--out')}", world.main)
     release_claim(out)
     close_world()
 

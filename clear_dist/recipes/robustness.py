@@ -19,7 +19,7 @@ from clear_dist.evaluation.predict import MAX_NEW_TOKENS
 from clear_dist.evaluation.records import write_records
 from clear_dist.evaluation.summary import summarise, write_summary
 from clear_dist.metrics.record import Record, read_records, variant
-from clear_dist.models import inspect_model
+from clear_dist.models import inspect_model, with_base_weights
 from clear_dist.services.progress import console, say
 from clear_dist.types import UserError
 
@@ -83,6 +83,10 @@ def attack_models(
     notes = notes or Notes(world.main)
     sets = asked_of(data, source.eval_limit, config.limit)
     infos = {name: inspect_model(model_dir(folder, f"--{name}")) for name, folder in folders.items()}
+    own = next((info for name, info in infos.items() if name not in ("original", "gold")), None)
+    if own is not None:  # the others alike, as they were asked before any attack
+        kept = with_base_weights(own, source.base_weights).base_weights
+        infos = {name: with_base_weights(info, kept) for name, info in infos.items()}
     asking = Ask(world, source.max_length, getattr(source, "max_new_tokens", MAX_NEW_TOKENS))
     reads = functools.lru_cache(maxsize=None)(lambda text: all(spells(text, info) for info in infos.values()))
     records: list[Record] = []

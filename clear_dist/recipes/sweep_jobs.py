@@ -7,11 +7,12 @@ import shutil
 from clear_dist.config import DataFields, EvaluateConfig, ModelFields, SweepConfig
 from clear_dist.data.order import Order
 from clear_dist.engine.world import World, init_world
+from clear_dist.models import inspect_model, with_base_weights
 from clear_dist.services.rundir import CHECKPOINTS
 from clear_dist.types import View
 
 from . import evaluate, unlearn
-from .common import open_data, release_claim
+from .common import model_dir, open_data, release_claim
 from .finetune import cached, derived
 from .sweep_plan import Job, base_of
 
@@ -52,5 +53,8 @@ def _anchor(job: Job) -> None:
     if world.main:
         shutil.rmtree(job.out, ignore_errors=True)  # begun and not finished: its records are not cached either
     shared = {name: getattr(config, name) for name in (*DataFields.model_fields, *ModelFields.model_fields)}
+    if config.original is not None:  # as the runs beside it
+        known = inspect_model(model_dir(config.original, "--original"))
+        shared["base_weights"] = with_base_weights(known, config.base_weights).base_weights
     values = {**shared, "model": str(folder), "name": job.method, "eval_limit": config.eval_limit, "out": job.out}
     evaluate.run(EvaluateConfig(**values))

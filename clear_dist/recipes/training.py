@@ -13,13 +13,14 @@ import torch
 
 from clear_dist.config import TrainFields
 from clear_dist.data.encode import encode_all
+from clear_dist.engine.checkpoint_files import published
 from clear_dist.engine.ds_config import RunNumbers
 from clear_dist.engine.export import all_tensors, release, trainable_tensors
 from clear_dist.engine.loop import Trained, TrainSettings, train
 from clear_dist.engine.monitor import Monitor
 from clear_dist.engine.step import StepModule
 from clear_dist.engine.stream import Stream, StreamSettings
-from clear_dist.engine.world import World, barrier, ranks_per_node
+from clear_dist.engine.world import World, agree, barrier, ranks_per_node
 from clear_dist.methods import Objective
 from clear_dist.models import (
     Model,
@@ -27,6 +28,7 @@ from clear_dist.models import (
     add_lora,
     check_compile,
     check_nf4,
+    check_plain,
     compile_blocks,
     enable_checkpointing,
     freeze_but_blocks,
@@ -138,6 +140,8 @@ def make_plan(
         check_compile(stage, world.device)
     if info.base_weights == "nf4":
         check_packed(config, stage)
+    if info.adapter is not None and not config.full:
+        check_plain(info.adapter)
     return plan, stream
 
 
@@ -231,8 +235,9 @@ def fit(
         accumulation=plan.accumulation,
         ds_config=plan.ds.config,
         ds_source=plan.ds.source,
-        resume=resume and (run_dir / "checkpoints" / "latest.json").is_file(),
+        resume=resume and agree(world, bool(published(run_dir / "checkpoints"))),
         checkpoint_every=config.checkpoint_every or plan.steps_per_epoch,
+        keep_checkpoints=config.keep_checkpoints,
         stop_after=config.max_steps,
         tracker=config.tracker,
         eval_every=config.eval_every,
@@ -288,6 +293,7 @@ def fit(
             prepare=before,
             on_step=on_step,
             on_eval=on_eval,
+            on_damage=lambda text: say(f"checkpoint damaged: {text}", world.main),
         )
     return trained, keep
 
@@ -315,7 +321,8 @@ def export(
         if lora:
             names = {n for n, p in model.module.named_parameters() if p.requires_grad}
             kept = {n: t for n, t in state.items() if n in names}
-            save_adapter(model.module, kept, adapter, model.processor, base=info.path.resolve())
+            base, beneath = info.path.resolve(), model.beneath
+            save_adapter(model.module, kept, adapter, model.processor, base=base, beneath=beneath)
         if merge or not lora:
             save_merged(model.module, state, whole, model.processor)
     barrier(world)

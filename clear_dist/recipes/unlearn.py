@@ -78,6 +78,7 @@ def run(config: UnlearnConfig) -> None:
     facts: dict[str, object] = {"seeds": {"seed": config.seed}, "ranks": world.size, "data_digest": data.digest}
     if world.main:
         facts |= {"objective": str(objective), "original": str(original), "gold": str(gold) if gold else None}
+        facts |= {"base_weights": info.base_weights}
         facts |= {"original_weights": weights_digest(info.adapter or info.path), "people": data.people}
         forgotten = data.train["forget"]
         facts |= {"forgotten": {"rows": len(forgotten), "digest": training_digest(forgotten)}}
@@ -91,7 +92,7 @@ def run(config: UnlearnConfig) -> None:
     folders: dict[str, str | Path] = {"original": original, "unlearned": unlearned}
     if gold is not None:
         folders["gold"] = gold
-    asking = Asking(config.max_length, base_weights=config.base_weights)
+    asking = Asking(config.max_length, base_weights=info.base_weights)
     compare(folders, data, world, out, limit=config.eval_limit, asking=asking, watch=seconds)
     if world.main:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)

@@ -65,3 +65,10 @@ def say(text: str, show: bool = True) -> None:
     """A line about what happens next."""
     if show:
         console.print(text, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """In words that are short: 8 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

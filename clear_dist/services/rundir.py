@@ -155,7 +155,7 @@ def resume_source(path: Path, config: Config) -> Path:
             break
     else:
         raise UserError(f"--resume {path}: no run of clear_dist there; name a run directory, or use auto")
-    if not (folder / CHECKPOINTS / "latest.json").is_file():
+    if not any((folder / CHECKPOINTS).glob("step_*")):
         raise UserError(f"--resume {path}: {folder} holds no checkpoint; use --checkpoint-every N to write some")
     if run.get("digest") != config.digest():
         difference = _differences(run.get("config") or {}, config.identity()) or "the --ds file has changed"
@@ -165,7 +165,7 @@ def resume_source(path: Path, config: Config) -> Path:
 
 def copy_progress(source: Path, out: Path) -> None:
     """Put another run's checkpoints and step metrics into ``out``, to go on from there."""
-    shutil.copytree(source / CHECKPOINTS, out / CHECKPOINTS, dirs_exist_ok=True)
+    shutil.copytree(source / CHECKPOINTS, out / CHECKPOINTS, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
     if (source / METRICS).is_file():
         shutil.copy2(source / METRICS, out / METRICS)
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clear_dist.models import add_lora, inspect_model, load_model, save_adapter, with_base_weights
+
 from .ranks import run_ranks
 
 WORKER = Path(__file__).with_name("worker_unlearn.py")
@@ -59,8 +61,20 @@ def plain_of(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """An original that is an adapter on 4-bit weights: it stays beneath the one that unlearns."""
+    base = load_model(with_base_weights(inspect_model(model), "nf4"), dtype="fp32", device="cpu")
+    module = add_lora(base.module, 3, 6, base.family, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05, generator=generator)
+    return save_adapter(module, None, tmp_path_factory.mktemp("packed"), base.processor, base=model)
+
+
+@pytest.fixture(scope="module")
 def results(
-    tmp_path_factory: pytest.TempPathFactory, model: Path, cache: Path
+    tmp_path_factory: pytest.TempPathFactory, model: Path, packed: Path, cache: Path
 ) -> dict[tuple[int, str], tuple[list[float], dict[str, torch.Tensor]]]:
     """(ranks, job) -> (losses, trained tensors)."""
     folder = tmp_path_factory.mktemp("equality")
@@ -69,7 +83,8 @@ def results(
         jobs = []
         for name, (ds, more) in JOBS.items():
             run = folder / f"{name}_{ranks}"
-            config = {**CONFIG, **more, "original": str(model), "model": str(model), "out": str(run)}
+            original = str(packed if name.endswith("_nf4") else model)
+            config = {**CONFIG, **more, "original": original, "model": str(model), "out": str(run)}
             jobs.append({"name": name, "out": str(run), "ds": ds, "config": config})
         file = folder / f"jobs_{ranks}.json"
         file.write_text(json.dumps(jobs))

@@ -74,6 +74,6 @@ def test_one_rank_hangs_and_all_tell_where_they_are(tmp_path: Path, model: Path,
     statuses, outputs = finish(start(2, WORKER, flags(model, out, "--hang-minutes", "0.1"), cache))
     assert statuses == [HUNG, HUNG], outputs
     told = [(out / f"hang-rank{rank:05d}.txt").read_text() for rank in (0, 1)]
-    assert "in asleep" in told[1] and "_one_step" not in told[1], "where it sleeps"
-    assert "in _one_step" in told[0] and "no progress for too long: step 3" in told[0], "where it waits for the other"
+    assert "in asleep" in told[1] and "one_step" not in told[1], "where it sleeps"
+    assert "in one_step" in told[0] and "no progress for too long: step 3" in told[0], "where it waits for the other"
     assert len(lines(out)) == 2

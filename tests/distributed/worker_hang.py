@@ -10,7 +10,7 @@ from typing import Any
 from clear_dist import cli
 from clear_dist.engine import loop
 
-step = loop._one_step
+step = loop.one_step
 
 
 def asleep(run: Any, number: int, *rest: Any) -> Any:
@@ -20,5 +20,5 @@ def asleep(run: Any, number: int, *rest: Any) -> Any:
 
 
 if __name__ == "__main__":
-    loop._one_step = asleep
+    loop.one_step = asleep
     sys.exit(cli.main(["unlearn", *sys.argv[1:]]))

@@ -118,7 +118,7 @@ def run(module: StepModule, model: Model, objective: Objective, world: World, ru
         "ds_config": {"gradient_clipping": 0.0, "zero_optimization": {"stage": changed.pop("stage", 0)}},
         "ds_source": "test",
     }
-    hooks = {k: changed.pop(k) for k in ("on_step", "on_eval") if k in changed}
+    hooks = {k: changed.pop(k) for k in ("on_step", "on_eval", "on_damage") if k in changed}
     return train(module, objective, stream, TrainSettings(**{**values, **changed}), world, **hooks)
 
 

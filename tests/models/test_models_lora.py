@@ -21,6 +21,7 @@ from transformers import (
 from clear_dist.models import (
     CAUSAL_LM,
     add_lora,
+    check_plain,
     inspect_model,
     load_model,
     merge_lora,
@@ -47,11 +48,15 @@ def logits(model, module: nn.Module) -> torch.Tensor:
 def trained(model) -> PeftModel:
     """An adapter with weights that do something (B starts at zero)."""
     module = add_lora(model.module, 4, 8, model.family, seed=1)
-    generator = torch.Generator().manual_seed(2)
+    stir(module, 2)
+    return module.eval()
+
+
+def stir(module: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
     for name, p in module.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(p, std=0.05, generator=generator)
-    return module.eval()
 
 
 def test_touches_the_language_model_only(llava):
@@ -101,6 +106,51 @@ def test_reference_of_a_lora_original_is_the_original_not_the_base(tiny_dir, tmp
     with reference_mode(student):
         torch.testing.assert_close(logits(original, student), of_original, atol=1e-5, rtol=0)
     assert (of_original - of_base).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_an_adapter_over_an_adapter_is_saved_with_it(model, tmp_path, rslora):
+    """By itself, on the base, what unlearned would be a model that never knew anybody. The original's adapter is on one
+    block only, of another rank and, with rsLoRA, of another scale than alpha / r."""
+    module = add_lora(model.module, 3, 12, model.family, seed=4, layers=[0])
+    stir(module, 5)
+    known = save_adapter(module, None, tmp_path / "original", model.processor)
+    if rslora:
+        config = json.loads((known / "adapter_config.json").read_text())
+        (known / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
+    original = load_model(known, dtype="fp32", device="cpu")
+    of_original = logits(original, original.module)
+    assert len(original.beneath) in (6, 7) and not isinstance(original.module, PeftModel)
+    student = trained(original)
+    expected = logits(original, student)
+    state = trainable_state(student)
+    base = original.info.path
+    out = save_adapter(student, state, tmp_path / "unlearned", original.processor, base=base, beneath=original.beneath)
+    again = load_model(out, dtype="fp32", device="cpu")
+    torch.testing.assert_close(logits(again, again.module), expected, atol=1e-5, rtol=0)
+    assert (expected - of_original).abs().max() > 1e-3
+    auto = AutoModelForImageTextToText if model.processor.image_id is not None else AutoModelForCausalLM
+    with quiet():
+        plain = PeftModel.from_pretrained(auto.from_pretrained(base, dtype=torch.float32), str(out))
+    torch.testing.assert_close(logits(model, plain.eval()), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"bias": "all"}, "bias"),
+        ({"peft_type": "IA3"}, "peft_type IA3"),
+    ],
+)
+def test_what_cannot_be_joined_is_named(model, tmp_path, more, named):
+    out = save_adapter(trained(model), None, tmp_path / "adapter")
+    check_plain(out)
+    config = json.loads((out / "adapter_config.json").read_text())
+    (out / "adapter_config.json").write_text(json.dumps(config | more))
+    with pytest.raises(UserError, match=rf"adapter_config\.json: {named}: .*merge_and_unload"):
+        check_plain(out)
 
 
 def test_merge_equals_adapter(model):

@@ -173,7 +173,9 @@ def test_both_adapters_are_saved_as_one(original: Path, folder: Path, tmp_path: 
     stir(module, "default", 7)
     wanted = logp(student, module).detach()
     state = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
-    out = save_adapter(module, state, tmp_path / "unlearned", student.processor, base=folder.resolve())
+    out = save_adapter(
+        module, state, tmp_path / "unlearned", student.processor, base=folder.resolve(), beneath=student.beneath
+    )
     found = load_model(out, dtype="fp32", device="cpu")
     assert found.info.base_weights == "nf4" and list(found.module.peft_config) == [ORIGINAL]  # type: ignore[union-attr]
     torch.testing.assert_close(logp(found), wanted, atol=1e-5, rtol=0)
@@ -197,6 +199,8 @@ def test_nothing_is_merged_into_four_bits(original: Path, tmp_path: Path) -> Non
     model = load_model(original, dtype="fp32", device="cpu")
     with pytest.raises(AssertionError, match="4-bit"):
         save_merged(model.module, None, tmp_path / "merged", model.processor)
+    with pytest.raises(AssertionError, match="beneath"):
+        save_adapter(add_lora(model.module, 4, 8, model.family), None, tmp_path / "half", model.processor)
 
 
 def test_what_is_wrong_is_named(

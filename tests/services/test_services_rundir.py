@@ -107,7 +107,6 @@ def test_progress_of_another_directory_is_taken_over(tmp_path: Path) -> None:
     old = begun(tmp_path / "old")
     step = old / "checkpoints" / "step_00000003"
     step.mkdir(parents=True)
-    (old / "checkpoints" / "latest.json").write_text("{}")
     (step / "state").write_text("x")
     (old / "metrics.jsonl").write_text('{"step": 3}\n')
     for named in (old, old / "checkpoints", step):
