@@ -20,6 +20,7 @@ T = TypeVar("T")
 # Collectives wait this long for a rank that is busy alone (rank 0 drawing data, say). DeepSpeed's own default
 # has shrunk to minutes in places, hence explicit.
 TIMEOUT = timedelta(minutes=60)
+_SET_HERE: dict[str, str] = {}  # of the environment, by a group of one
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ def init_world() -> World:
     group of one.
     """
     if "RANK" not in os.environ:
-        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1")
-        os.environ["MASTER_PORT"] = str(_free_port())
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        alone["MASTER_PORT"] = str(_free_port())
+        os.environ.update(alone)
+        _SET_HERE.update(alone)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
@@ -149,6 +152,9 @@ def gather(world: World, value: Any) -> list[Any]:
 
 
 def close_world() -> None:
-    """Leave the group; DeepSpeed forgets its own subgroups too, so that the same process may form another."""
+    """Leave the group; DeepSpeed forgets its own subgroups too, so that the same process may form another. What a group
+    of one has put into the environment goes, or later code would take it for a launcher's word."""
     if torch.distributed.is_initialized():
         import_deepspeed().comm.destroy_process_group()
+    while _SET_HERE:
+        os.environ.pop(_SET_HERE.popitem()[0], None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def test_a_run_comes_to_the_same(run_dir: Path, tmp_path: Path, capsys: pytest.C
     out = tmp_path / "again"
     assert cli.main(["reproduce", str(run_dir), "--out", str(out)]) == 0
     assert "reproduced, bit for bit" in capsys.readouterr().err
+    assert "RANK" not in os.environ, "a group of one leaves no launcher's word behind"
     assert json.loads((out / "run.json").read_text())["finished"] is True
     assert list(differences(run_dir, out)) == []
     # What is changed afterwards is found, one by one.
