@@ -23,7 +23,7 @@ from torch import Tensor
 from clear_dist.data.encode import Encoded, Ids
 from clear_dist.data.images import decode
 from clear_dist.data.picture_inputs import DUMMY, layout_fields
-from clear_dist.data.row_cut import Layout, cut_rows
+from clear_dist.data.row_cut import Layout, cut_rows, longest
 from clear_dist.data.trunk import Trunks, joined, write_rows
 from clear_dist.types import Batch, Picture, Processor
 
@@ -67,8 +67,8 @@ def pack(
         questions.append(question.number)
     lengths = [trunk.length for trunk in trunks.all]
     cut = cut_rows(lengths, layout, row_length)
-    longest = max((sum(lengths[t] for t in row) for row in cut), default=1)
-    length = longest if layout == "varlen" else -(-longest // multiple_of) * multiple_of
+    fullest = longest(cut, lengths)
+    length = fullest if layout == "varlen" else -(-fullest // multiple_of) * multiple_of
     rows = write_rows([[trunks.all[t] for t in row] for row in cut], length, processor.pad_id)
 
     counts = np.fromiter((len(e.answer) for e in examples), dtype=np.int64, count=len(examples))

@@ -54,7 +54,8 @@ def _emptiest_first(falling: Sequence[int], lengths: Sequence[int], count: int) 
 
 
 def longest(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
-    return max(sum(lengths[g] for g in row) for row in rows)
+    """Tokens of the fullest row; 1 without any, since an empty batch is a row of one padding token."""
+    return max((sum(lengths[g] for g in row) for row in rows), default=1)
 
 
 def _area(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from clear_dist.data.encode import Encoded, Ids
 from clear_dist.data.packing import stack_pixels
 from clear_dist.data.picture_inputs import layout_fields
-from clear_dist.data.row_cut import cut_rows
+from clear_dist.data.row_cut import cut_rows, longest
 from clear_dist.data.trunk import Trunks, joined, write_rows
 from clear_dist.types import Batch, ImageLayout, Picture, Processor
 
@@ -82,7 +82,7 @@ def grow(asked: Sequence[Asked], processor: Processor, *, row_length: int, pixel
         targets += request.answers
     lengths = [trunk.length for trunk in trunks.all]
     cut = cut_rows(lengths, "dense", row_length)
-    length = max((sum(lengths[t] for t in row) for row in cut), default=1)
+    length = longest(cut, lengths)
     rows = write_rows([[trunks.all[t] for t in row] for row in cut], length, processor.pad_id)
     counts = np.array([len(t) for t in targets], dtype=np.int64)
     batch = Batch(

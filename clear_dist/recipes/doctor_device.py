@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +18,7 @@ from clear_dist.ops import token_stats
 from clear_dist.ops.dispatch import Impl, available
 from clear_dist.ops.native import report
 from clear_dist.services.checks import Check
+from clear_dist.services.rank_processes import end_ranks, free_port, rank_environment
 
 RANKS_SECONDS = 180  # for the ranks' test, process start included
 WANT = ("logp", "kl_forward", "entropy")
@@ -107,9 +105,7 @@ def ranks(count: int | None = None, seconds: float = RANKS_SECONDS) -> Check:
     size = count or (here if here else 2)
     backend = "NCCL" if here else "gloo"
     name = f"{size} ranks over {backend}"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         started = [
             subprocess.Popen(
@@ -117,15 +113,7 @@ def ranks(count: int | None = None, seconds: float = RANKS_SECONDS) -> Check:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,  # killed with all they start
-                env={
-                    **os.environ,
-                    "RANK": str(rank),
-                    "LOCAL_RANK": str(rank),
-                    "WORLD_SIZE": str(size),
-                    "LOCAL_WORLD_SIZE": str(size),
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port),
-                },
+                env=rank_environment(rank, size, port),
             )
             for rank in range(size)
         ]
@@ -159,7 +147,4 @@ def _exits(started: Sequence[subprocess.Popen[bytes]], deadline: float) -> list[
                 return None
             time.sleep(0.05)
     finally:
-        for process in started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        end_ranks(started)

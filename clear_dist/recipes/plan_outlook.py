@@ -97,13 +97,10 @@ def outlook(job: Job, gpu: Gpu, ds: str, why: str) -> Outlook:
 
 def alternatives(job: Job) -> dict[str, Job]:
     """The same job under every shipped file that its machines can run; ZeRO++ where there are several nodes."""
-    names = [
-        name for name in SHIPPED if (name != "zpp" or several_nodes(job)) and not (job.nf4 and name[:2] in SHARDED)
-    ]
+    names = [name for name in SHIPPED if name != "zpp" or several_nodes(job)]
+    if job.nf4:
+        names = [name for name in names if check_ds_config(shipped(name), name) < 3]
     return {name: with_ds(job, shipped(name), name) for name in names}
-
-
-SHARDED = ("z3", "zp")  # files that 4-bit weights cannot be under
 
 
 def several_nodes(job: Job) -> bool:

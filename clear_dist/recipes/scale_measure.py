@@ -9,12 +9,10 @@ that holds a measurement is never measured again, one that holds a reason is tri
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,11 +23,12 @@ from typing import Any
 
 import torch
 
+from clear_dist.services.rank_processes import end_ranks, free_port, rank_environment
+
 WORKER = "clear_dist.recipes.scale_worker"
 START_LIMIT = 120.0  # seconds on top for the first point of new ranks: until their libraries are loaded
 _KILLED = -signal.SIGKILL
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|MemoryError", re.IGNORECASE)
-_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def point_file(out: Path, digest: str) -> Path:
@@ -76,7 +75,7 @@ def _crew(
     with tempfile.TemporaryDirectory(prefix="clear-dist-scale-") as name:
         folder = Path(name)
         (folder / "points.json").write_text(json.dumps(list(asked)), encoding="utf-8")
-        port = _free_port()
+        port = free_port()
         processes = [_start(rank, ranks, asked[0]["threads"], folder, port) for rank in range(ranks)]
         try:
             for number in range(len(asked)):
@@ -85,24 +84,18 @@ def _crew(
                 if failed is None:
                     yield json.loads(result.read_text(encoding="utf-8")), None
                     continue
-                _end(processes)
+                end_ranks(processes)
                 log = (folder / f"{failed}.log").read_text(errors="replace") if failed >= 0 else ""
                 late = f"gave no result in {timeout:g} s and was ended"
                 yield None, late if failed < 0 else reason(processes[failed].returncode, log)
                 return
         finally:
-            _end(processes)
+            end_ranks(processes)
 
 
 def _start(rank: int, ranks: int, threads: int, folder: Path, port: int) -> subprocess.Popen[bytes]:
     environment = {
-        **{key: value for key, value in os.environ.items() if key not in _LAUNCHERS},
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        **rank_environment(rank, ranks, port),
         **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
     }
     # A file, not a pipe: a rank that fills a pipe nobody reads waits, and the others wait for it.
@@ -117,12 +110,6 @@ def _start(rank: int, ranks: int, threads: int, folder: Path, port: int) -> subp
         )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _wait(processes: Sequence[subprocess.Popen[bytes]], result: Path, timeout: float) -> int | None:
     """None where there is a result; else the rank that failed first, -1 where time was up."""
     end = time.monotonic() + timeout
@@ -135,14 +122,6 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], result: Path, timeout: f
             return next((rank for rank in failed if processes[rank].returncode == _KILLED), failed[0])
         time.sleep(0.05)
     return -1
-
-
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def reason(status: int, log: str) -> str:

@@ -19,9 +19,9 @@ from clear_dist.engine.loop import Trained, TrainSettings, train
 from clear_dist.engine.step import StepModule
 from clear_dist.engine.stream import Stream, StreamSettings
 from clear_dist.engine.world import World
-from clear_dist.methods import Objective
-from clear_dist.models import Model, TokenProcessor, save_model_dir, tiny_llava, word_tokenizer
-from clear_dist.types import Batch, Example, Kind, Picture, SetName, View
+from clear_dist.methods import Objective, Term, Weighted
+from clear_dist.models import Model, TokenProcessor, add_lora, load_model, save_model_dir, tiny_llava, word_tokenizer
+from clear_dist.types import Batch, Example, Kind, Picture, SetName, TokenStats, View
 
 PEOPLE = ("Anna Berg", "Ben Stone", "Carla Ruiz", "Dan Holt", "Eva Lind", "Finn Moor")
 HAIR = ("short red", "long black", "curly", "grey", "no", "long red")
@@ -97,6 +97,30 @@ def alone(model: Model, example: Example) -> list[float]:
     """The log-probabilities of the answer's tokens, from ``distribution``."""
     answer = torch.tensor(model.processor.encode_answer(example.answer))
     return distribution(model, example).gather(1, answer[:, None])[:, 0].tolist()
+
+
+def fresh(base_dir: Path) -> Model:
+    model = load_model(base_dir, dtype="fp32", device="cpu")
+    model.module = add_lora(model.module, 4, 8.0, model.family, seed=1)
+    stir(model.module, 0.02)
+    return model
+
+
+def step_module(model: Model) -> StepModule:
+    return StepModule(model.module, model.family)
+
+
+def sick(at: int, value: float, until: int = 1 << 30) -> Objective:
+    """nll(FORGET), but from call ``at`` up to call ``until`` multiplied by ``value``."""
+    calls = 0
+
+    def term(stats: TokenStats) -> Tensor:
+        nonlocal calls
+        calls += 1
+        loss = -stats.global_mean(stats.per_example(stats["logp"]))
+        return loss * value if at <= calls <= until else loss
+
+    return Objective((Weighted(Term("sick(FORGET)", (View.FORGET,), frozenset({"logp"}), term)),))
 
 
 def run(module: StepModule, model: Model, objective: Objective, world: World, run_dir: Path, **changed: Any) -> Trained:

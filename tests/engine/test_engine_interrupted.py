@@ -9,44 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_support import metrics, run, stir
+from engine_support import fresh, metrics, run, sick, step_module
 from torch import Tensor
 
 from clear_dist.engine.loop import whole_parameters
-from clear_dist.engine.step import StepModule
 from clear_dist.engine.world import World
 from clear_dist.errors import Preempted
 from clear_dist.methods import FORGET as F
 from clear_dist.methods import RETAIN as R
-from clear_dist.methods import Objective, Term, Weighted, nll
-from clear_dist.models import Model, add_lora, load_model
-from clear_dist.types import TokenStats
+from clear_dist.methods import nll
+from clear_dist.models import Model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(all_gather_into_tensor|reduce_scatter_tensor):FutureWarning")
-
-
-def fresh(base_dir: Path) -> Model:
-    model = load_model(base_dir, dtype="fp32", device="cpu")
-    model.module = add_lora(model.module, 4, 8.0, model.family, seed=1)
-    stir(model.module, 0.02)
-    return model
-
-
-def step_module(model: Model) -> StepModule:
-    return StepModule(model.module, model.family)
-
-
-def sick(at: int, value: float, until: int = 1 << 30) -> Objective:
-    """nll(FORGET), but from call ``at`` up to call ``until`` multiplied by ``value``."""
-    calls = 0
-
-    def term(stats: TokenStats) -> Tensor:
-        nonlocal calls
-        calls += 1
-        loss = -stats.global_mean(stats.per_example(stats["logp"]))
-        return loss * value if at <= calls <= until else loss
-
-    return Objective((Weighted(Term("sick(FORGET)", (F,), frozenset({"logp"}), term)),))
 
 
 def trained_weights(student: Model) -> dict[str, Tensor]:

@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from engine_support import FORGET, MAX_LENGTH, RETAIN, alone, metrics, packed, run, stir
+from engine_support import FORGET, MAX_LENGTH, RETAIN, alone, fresh, metrics, packed, run, sick, step_module, stir
 from torch import Tensor
 
 from clear_dist.engine.export import all_tensors, release, trainable_tensors
 from clear_dist.engine.loop import whole_parameters
 from clear_dist.engine.monitor import Monitor
 from clear_dist.engine.optimizer import L1Norm, make_optimizer
-from clear_dist.engine.step import StepModule
 from clear_dist.engine.world import World
 from clear_dist.methods import FORGET as F
 from clear_dist.methods import RETAIN as R
 from clear_dist.methods import Conflict, Objective, Penalty, Term, Weighted, l1, nll, npo
-from clear_dist.models import Model, add_lora, enable_checkpointing, load_model
+from clear_dist.models import Model, add_lora, enable_checkpointing
 from clear_dist.types import TokenStats
 
 OBJECTIVE = npo(F, beta=0.5) + nll(R)
@@ -34,17 +33,6 @@ def student(base: Model) -> Model:
     base.module = add_lora(base.module, 4, 8.0, base.family, seed=1)
     stir(base.module, 0.02)
     return base
-
-
-def fresh(base_dir: Path) -> Model:
-    model = load_model(base_dir, dtype="fp32", device="cpu")
-    model.module = add_lora(model.module, 4, 8.0, model.family, seed=1)
-    stir(model.module, 0.02)
-    return model
-
-
-def step_module(model: Model) -> StepModule:
-    return StepModule(model.module, model.family)
 
 
 def test_a_line_a_step(student: Model, world: World, tmp_path: Path) -> None:
@@ -136,19 +124,6 @@ def test_the_penalty_is_reported_and_counts_once(base_dir: Path, world: World, t
         (line,) = metrics(tmp_path / str(accumulation))
         assert line["parts"]["l1(LORA)"] == pytest.approx(size, rel=1e-5)
         assert line["loss"] == pytest.approx(line["parts"]["nll(FORGET)"] + 0.5 * size, rel=1e-5)
-
-
-def sick(at: int, value: float) -> Objective:
-    """nll(FORGET), but from call ``at`` on multiplied by ``value``."""
-    calls = 0
-
-    def term(stats: TokenStats) -> Tensor:
-        nonlocal calls
-        calls += 1
-        loss = -stats.global_mean(stats.per_example(stats["logp"]))
-        return loss * value if calls >= at else loss
-
-    return Objective((Weighted(Term("sick(FORGET)", (F,), frozenset({"logp"}), term)),))
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
