@@ -15,7 +15,7 @@ Preset = Literal["mini", "paper", "clear_code", "tofu"]
 NOT_IDENTITY = frozenset(
     {
         *("out", "resume", "dry_run", "tracker", "checkpoint_every", "keep_checkpoints", "hang_minutes"),
-        *("reference_cache", "tower_cache", "prefetch"),
+        *("reference_cache", "tower_cache", "prefetch", "deterministic"),
     }
 )
 
@@ -129,3 +129,9 @@ class ModelFields(Config):
         "auto", "layout", "auto: flash-attention where it is installed and the layout allows it, sdpa otherwise"
     )
     seed: int = opt(0, "run", "seed of everything drawn", "N", ge=0)
+    deterministic: bool = opt(
+        False,
+        "run",
+        "same seed, same bits, on the same device, ranks and threads: on a GPU only kernels that add in a fixed order, "
+        "which are slower; on CPUs this is so anyway",
+    )

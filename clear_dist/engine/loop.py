@@ -91,13 +91,14 @@ def train(
     on_step: OnStep | None = None,
     on_eval: Callable[[Any, int], Mapping[str, float]] | None = None,
     on_damage: Callable[[str], None] | None = None,
+    on_resume: Callable[[int], None] | None = None,
 ) -> Trained:
     """Run ``settings.total_steps`` optimiser steps, writing one line a step to ``metrics.jsonl``.
 
     ``on_start`` is told, before the first step, what was filled into the DeepSpeed configuration. ``prepare`` is given
     the engine while its weights are still those training starts from, also where a checkpoint is resumed afterwards:
     the moment to ask what the reference says. What it returns goes into the first line that is written. ``on_damage``
-    is told what was found wrong with a checkpoint.
+    is told what was found wrong with a checkpoint, ``on_resume`` which step it goes on from.
 
     Raises:
         UserError: contradictory DeepSpeed configuration, no usable checkpoint, no room for one.
@@ -112,6 +113,8 @@ def train(
     run = Run(engine, objective, stream, world, total_steps=settings.total_steps, max_skipped=settings.max_skipped)
     checkpoints = Checkpoints(settings.run_dir / "checkpoints", world, settings.keep_checkpoints)
     start = checkpoints.load(engine) if settings.resume else 0
+    if start and on_resume:
+        on_resume(start)
     run.skipped = int(engine.skipped_steps)
     stop = min(settings.total_steps, settings.stop_after or settings.total_steps)
     began = time.perf_counter()

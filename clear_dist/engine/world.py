@@ -15,6 +15,8 @@ import torch
 
 from clear_dist.errors import UserError
 
+from .deterministic import fix_order, free_order
+
 T = TypeVar("T")
 
 # Collectives wait this long for a rank that is busy alone (rank 0 drawing data, say). DeepSpeed's own default
@@ -67,12 +69,14 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-def init_world() -> World:
+def init_world(*, deterministic: bool = False) -> World:
     """Join (or form) the process group: NCCL on GPUs, gloo on CPUs. Idempotent.
 
     Started by ``deepspeed`` or ``torchrun`` the ranks come from the environment; started plainly, this is a
-    group of one.
+    group of one. deterministic: see ``deterministic.fix_order``; in force until ``close_world``.
     """
+    if deterministic:
+        fix_order()
     if "RANK" not in os.environ:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         alone["MASTER_PORT"] = str(_free_port())
@@ -154,6 +158,7 @@ def gather(world: World, value: Any) -> list[Any]:
 def close_world() -> None:
     """Leave the group; DeepSpeed forgets its own subgroups too, so that the same process may form another. What a group
     of one has put into the environment goes, or later code would take it for a launcher's word."""
+    free_order()
     if torch.distributed.is_initialized():
         import_deepspeed().comm.destroy_process_group()
     while _SET_HERE:

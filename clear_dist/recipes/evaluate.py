@@ -11,6 +11,7 @@ from clear_dist.data.images import decode
 from clear_dist.data.load import Dataset
 from clear_dist.data.prompts import INFORMATION_QUESTION
 from clear_dist.data.views import open_queries
+from clear_dist.engine.deterministic import machine
 from clear_dist.engine.ds_config import check_ds_config, load_ds_config
 from clear_dist.engine.world import World, barrier, close_world, init_world
 from clear_dist.evaluation.aftermath import with_labels
@@ -57,7 +58,7 @@ def run(config: EvaluateConfig) -> None:
     check_ds_config(load_ds_config(config.ds), f"--ds {config.ds}")
     if config.clip is not None:
         inspect_clip(config.clip)
-    world = init_world()
+    world = init_world(deterministic=config.deterministic)
     out = config.run_dir()
     if is_finished(out, config):
         say(f"{out}: this evaluation is finished already; its report is {out / 'index.html'}", world.main)
@@ -68,6 +69,7 @@ def run(config: EvaluateConfig) -> None:
         check_examples(limited(data.sets, config.eval_limit), info, config.max_length)
     claim(config, world, out)
     facts: dict[str, object] = {"seeds": {"seed": config.seed}, "ranks": world.size, "data_digest": data.digest}
+    facts |= {"machine": machine(world.device)}
     facts |= {"models": {name: str(folder) for name, folder in folders.items()}, "people": data.people}
     if world.main:
         write_run(out, config, finished=False, **facts)

@@ -12,12 +12,13 @@ from clear_dist.data.clear import cache_directory
 from clear_dist.data.load import Dataset
 from clear_dist.data.mini.replay import replay_examples
 from clear_dist.data.sources import modality_of
+from clear_dist.engine.deterministic import machine
 from clear_dist.engine.stream import Stream
 from clear_dist.engine.world import World, barrier, close_world, dry_world, init_world
 from clear_dist.methods import RETAIN, nll
 from clear_dist.models import ModelInfo, inspect_model, weights_digest, with_base_weights
 from clear_dist.services.progress import say
-from clear_dist.services.rundir import holder_of, is_complete, write_run
+from clear_dist.services.rundir import holder_of, is_complete, read_run, write_run
 from clear_dist.types import Example, UserError
 
 from .common import (
@@ -42,7 +43,7 @@ def run(config: FinetuneConfig) -> None:
     if config.dry_run:
         _dry_run(config)
         return
-    world = init_world()
+    world = init_world(deterministic=config.deterministic)
     out = config.run_dir()
     if is_finished(out, config):
         say(f"{out}: this run is finished already; the model is {model_dir(out, '--out')}", world.main)
@@ -92,6 +93,7 @@ def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> 
     resume = claim(config, world, out)
     seconds = Stopwatch()
     facts = {"seeds": {"seed": config.seed}, "ranks": world.size, "steps": plan.total_steps}
+    facts |= {"machine": machine(world.device)}
     if world.main:
         facts |= {"data": data.digest, "base": weights_digest(info.path), "training": training_digest(examples)}
         write_run(out, config, finished=False, **facts)
@@ -111,7 +113,8 @@ def finetune(config: FinetuneConfig, data: Dataset, world: World, out: Path) -> 
 def cached(config: FinetuneConfig, data: Dataset, world: World) -> Path:
     """The run directory of this very fine-tuning: found in the cache, or made now and kept there.
 
-    The key digests recipe, data, seed and base weights. A training that was interrupted is made again.
+    The key digests recipe, data, seed and base weights. A training that was interrupted goes on from its last
+    checkpoint.
     """
     title = "original" if config.on == "all" else "gold"
     final = cache_entry(config, data)
@@ -124,7 +127,8 @@ def cached(config: FinetuneConfig, data: Dataset, world: World) -> Path:
     def clear() -> bool:
         if (holder := holder_of(staging)) is not None:
             raise UserError(f"{title}: {holder} is training this very one ({staging}); start again when it is done.")
-        shutil.rmtree(staging, ignore_errors=True)
+        if (read_run(staging) or {}).get("digest") != config.digest():  # begun under another --ds file, or not at all
+            shutil.rmtree(staging, ignore_errors=True)
         staging.parent.mkdir(parents=True, exist_ok=True)
         return True
 
@@ -144,7 +148,8 @@ def cache_entry(config: FinetuneConfig, data: Dataset) -> Path:
     info = inspect_model(model_dir(config.model, "--model"))
     what = "original" if config.on == "all" else "gold"
     recipe = config.model_copy(update={"ds": None}).digest()
-    key = f"{recipe[:12]}-{training_digest(examples_of(config, data))[:12]}-{weights_digest(info.path)[:12]}"
+    base = "-".join(weights_digest(part)[:12] for part in (info.path, info.adapter) if part is not None)
+    key = f"{recipe[:12]}-{training_digest(examples_of(config, data))[:12]}-{base}"
     return cache_directory() / "models" / f"{what}-{key}"
 
 

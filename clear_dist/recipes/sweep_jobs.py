@@ -46,7 +46,7 @@ def _anchor(job: Job) -> None:
     """Make (or find) original or gold, and evaluate it: a run directory of ``clear-dist evaluate``."""
     config = job.config
     folder = config.original if job.method == "original" else config.gold_model
-    world = init_world()
+    world = init_world(deterministic=config.deterministic)
     if folder is None:
         source = derived(config, "all" if job.method == "original" else "retain")
         folder = cached(source, open_data(derived(config, "retain"), world), world)

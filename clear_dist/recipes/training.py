@@ -283,6 +283,11 @@ def fit(
             for line in filled:
                 say(f"  ds: {line}", world.main and config.ds is not None)
 
+        def on_resume(step: int) -> None:
+            say(f"{title}: goes on from the checkpoint of step {step}", world.main)
+            if bar is not None:
+                bar.begin_at(step)
+
         trained = train(
             module,
             plan.objective,
@@ -294,6 +299,7 @@ def fit(
             on_step=on_step,
             on_eval=on_eval,
             on_damage=lambda text: say(f"checkpoint damaged: {text}", world.main),
+            on_resume=on_resume,
         )
     return trained, keep
 

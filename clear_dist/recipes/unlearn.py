@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clear_dist.config import UnlearnConfig
 from clear_dist.data.load import Dataset
+from clear_dist.engine.deterministic import machine
 from clear_dist.engine.stream import Stream
 from clear_dist.engine.world import World, barrier, close_world, dry_world, init_world
 from clear_dist.errors import ConfigError, nearest
@@ -55,7 +56,7 @@ def run(config: UnlearnConfig) -> None:
     if config.dry_run:
         _dry_run(config, objective)
         return
-    world = init_world()
+    world = init_world(deterministic=config.deterministic)
     seconds = Stopwatch()
 
     out = config.run_dir()
@@ -76,6 +77,7 @@ def run(config: UnlearnConfig) -> None:
 
     info = with_base_weights(inspect_model(model_dir(original, "--original")), config.base_weights)
     facts: dict[str, object] = {"seeds": {"seed": config.seed}, "ranks": world.size, "data_digest": data.digest}
+    facts |= {"machine": machine(world.device)}
     if world.main:
         facts |= {"objective": str(objective), "original": str(original), "gold": str(gold) if gold else None}
         facts |= {"base_weights": info.base_weights}

@@ -22,8 +22,15 @@ class Task:
     def __init__(self, title: str, total: int, bar: Progress | None) -> None:
         self.title, self.total, self._bar = title, max(total, 1), bar
         self._began = self._said = time.monotonic()
+        self._first = 0
         self._next = LOG_SHARE
         self._id = bar.add_task(title, total=self.total, note="") if bar is not None else None
+
+    def begin_at(self, done: int) -> None:
+        """So much was done before: it tells nothing of the speed now."""
+        self._first = done
+        if self._bar is not None and self._id is not None:
+            self._bar.reset(self._id, completed=done)
 
     def update(self, done: int, note: str = "") -> None:
         if self._bar is not None and self._id is not None:
@@ -35,7 +42,7 @@ class Task:
             return
         self._said, self._next = now, share + LOG_SHARE
         spent = now - self._began
-        left = spent / done * (self.total - done) if done else 0.0
+        left = spent / (done - self._first) * (self.total - done) if done > self._first else 0.0
         estimate = f", {left:.0f} s left" if done < self.total else ""
         console.print(f"{self.title}: {done}/{self.total}, {spent:.0f} s{estimate}{'  ' + note if note else ''}")
 
