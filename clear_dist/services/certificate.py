@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,16 @@ def certificate_of(run: Path) -> dict[str, Any]:
         "data": {"digest": facts.get("data_digest"), "leaks": (facts.get("leaks") or {}).get("count")},
         "models": {"before": facts.get("original_weights"), "after": weights_of(run)},
         "method": {"objective": facts.get("objective"), "name": facts["config"].get("method")},
-        "settings": facts["config"],
+        "settings": _nameless(facts["config"]),
         "seeds": facts.get("seeds"),
         "ranks": facts.get("ranks"),
-        "run": {"digest": facts.get("digest"), "command": facts.get("command"), "seconds": facts.get("seconds")},
+        "run": {
+            "digest": facts.get("digest"),
+            "command": _nameless_command(facts.get("command")),
+            "seconds": facts.get("seconds"),
+        },
         "measured": {name: measured(model) for name, model in summary.get("models", {}).items()},
-        "environment": {"versions": facts.get("versions"), "source": facts.get("source")},
+        "environment": {name: facts.get(name) for name in ("versions", "source", "machine")},
         "files": {str(f.relative_to(run)): file_digest(f) for f in files_of(run)},
         "limits": list(LIMITS),
     }
@@ -74,6 +79,28 @@ def certificate_of(run: Path) -> dict[str, Any]:
 def person_digest(salt: str, name: str) -> str:
     """HMAC-SHA-256 of a name, spaces and case left out, under the certificate's salt."""
     return hmac.new(bytes.fromhex(salt), " ".join(name.split()).casefold().encode(), hashlib.sha256).hexdigest()
+
+
+def _nameless(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings; whose names were given is in the digests alone."""
+    names = config.get("forget_names")
+    return {**config, **({"forget_names": f"{len(names)} given"} if names else {})}
+
+
+def _nameless_command(command: str | None) -> str | None:
+    """What was typed, less the names of people."""
+    try:
+        words = shlex.split(command or "")
+    except ValueError:  # not one that we have written
+        return None
+    for i, word in enumerate(words):
+        flag, given, _ = word.partition("=")
+        if flag in ("--forget-names", "--forget_names"):
+            if given:
+                words[i] = f"{flag}=..."
+            elif i + 1 < len(words):
+                words[i + 1] = "..."
+    return shlex.join(words) or None
 
 
 def measured(model: Mapping[str, Any]) -> dict[str, Any]:

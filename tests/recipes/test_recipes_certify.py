@@ -32,11 +32,11 @@ def run_dir(tmp_path: Path) -> Path:
     facts = {
         "v": 1,
         "recipe": "unlearn",
-        "config": {"method": "npo", "lr": 0.001, "out": None},
+        "config": {"method": "npo", "lr": 0.001, "out": None, "forget_names": ["Ada Example", "Bo Sample"]},
         "digest": "d" * 64,
         "versions": {"python": "3.11.7", "torch": None},
         "source": {"commit": "c" * 40, "changed": False},
-        "command": f"clear-dist unlearn --data '{EVIL}'",
+        "command": f"clear-dist unlearn --forget-names 'Ada Example;Bo Sample' --forget-names=Ada --data '{EVIL}'",
         "seeds": {"seed": 0},
         "ranks": 2,
         "finished": True,
@@ -104,6 +104,9 @@ def test_names_can_be_looked_for_and_not_read(run_dir: Path, say: Say) -> None:
     say(run_dir)
     text = (run_dir / "certificate.json").read_text() + (run_dir / "certificate.html").read_text()
     assert "Ada" not in text and "Cy Other" not in text
+    document = load(run_dir)["certificate"]
+    assert document["settings"]["forget_names"] == "2 given"
+    assert document["run"]["command"].startswith("clear-dist unlearn --forget-names ... --forget-names=... --data ")
     status, said = say("--verify", run_dir / "certificate.json", "--names", "ada  EXAMPLE;Cy Other")
     assert status == 0 and "ada  EXAMPLE: was to be forgotten" in said and "Cy Other: is not among" in said
     first = load(run_dir)["certificate"]
