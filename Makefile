@@ -16,7 +16,7 @@ PLATFORMS := $(foreach n,2_28 2_27 2_24 2_17,--platform manylinux_$(n)_x86_64) -
 pinned = $(foreach p,$(1),$(shell grep -i '^$(p)==' constraints.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format test-slow browser soak gpu wheels clean
+.PHONY: help setup quickstart test lint audit format test-slow browser soak gpu wheels clean
 
 help:  ## this list
 	@echo "make TARGET [PYTHON=python3]"
@@ -41,7 +41,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 quickstart: setup  ## learn 24 people, forget a few, write runs/quickstart/index.html
 	$(BIN)/clear-dist quickstart --out runs/quickstart
 
-test: lint  ## lint, types, import arrows and the fast tests
+test: lint audit  ## lint, types, import arrows, known faults of dependencies, and the fast tests
 	$(BIN)/python -m pytest -q -n 2 -m "$(FAST)"
 
 lint: setup  ## style, types, who imports whom
@@ -49,6 +49,9 @@ lint: setup  ## style, types, who imports whom
 	$(BIN)/ruff format -q --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+
+audit: setup  ## known faults of the pinned dependencies, by OSV's database; AUDIT=strict fails where it is out of reach
+	@$(BIN)/python .ci/audit
 
 format: setup  ## let ruff rewrite the code
 	$(BIN)/ruff check -q --fix .
@@ -61,7 +64,7 @@ browser: setup  ## the tests of the report's pages in a Chromium of the system (
 	@$(BIN)/pip install -qq $(call pinned,playwright greenlet)
 	$(BIN)/python -m pytest -q -m browser
 
-soak: setup  ## the tests that look for leaks over many minutes
+soak: setup  ## the tests that kill and repeat for many minutes
 	$(BIN)/python -m pytest -q -m "soak and not gpu"
 
 gpu:  ## on a GPU machine, installed or with .whl/: PART=tests|quickstart|ops|step|farm|eval, or all; under 9 minutes
