@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from distributed.ranks import ROOT, run_ranks
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,8 +23,6 @@ from clear_dist.engine.world import World
 from clear_dist.methods import FORGET, nll
 from clear_dist.models import add_lora, load_model
 from clear_dist.types import UserError
-
-from .ranks import ROOT, run_ranks
 
 sys.path.insert(0, str(ROOT / "tests" / "engine"))
 from engine_support import run, write_model  # pyright: ignore[reportMissingImports]

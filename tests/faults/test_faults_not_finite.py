@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from .ranks import run_ranks
+from distributed.ranks import run_ranks
 
 WORKER = Path(__file__).with_name("worker_nonfinite.py")
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from distributed.ranks import ROOT, Rank, finish, start
 from safetensors.torch import load_file
 
 from clear_dist.cli import PREEMPTED
 from clear_dist.engine.watchdog import HUNG
-
-from .ranks import ROOT, Rank, finish, start
 
 LAUNCHER = ROOT / "launchers" / "unlearn.py"
 WORKER = Path(__file__).with_name("worker_hang.py")

@@ -2,7 +2,8 @@
 
 usage: worker_faults.py ATTEMPTS.json. An attempt: {"out", "ds" (object), "config" (UnlearnConfig fields), "resume",
 "ranks", "kill": null or {"phase", "rank", "at"}}: the rank kills itself with SIGKILL when it comes to the phase for
-the at-th time, and the others are killed, as a launcher does. One line of JSON an attempt: the ranks' exit statuses.
+the at-th time, and the others are killed, as a launcher does. With the phase "moment" it is killed from outside, ``at``
+seconds after its start, wherever it is. One line of JSON an attempt: the ranks' exit statuses.
 The product knows nothing of this: what is called in a phase is replaced in the rank's own process.
 """
 
@@ -64,12 +65,17 @@ def fork(attempt: dict[str, Any], deepspeed: Any) -> list[int]:
         ranks[pid] = rank
     statuses = [0] * len(ranks)
     until = time.monotonic() + LIMIT
+    kill = attempt["kill"] or {}
+    moment = time.monotonic() + kill["at"] if kill.get("phase") == "moment" else None
     left = set(ranks)
     while left:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid:
             left.discard(pid)
             statuses[ranks[pid]] = os.waitstatus_to_exitcode(status)
+        if moment is not None and time.monotonic() > moment and (aim := [p for p in left if ranks[p] == kill["rank"]]):
+            os.kill(aim[0], signal.SIGKILL)
+            moment = None
         if (pid and statuses[ranks[pid]] == -signal.SIGKILL) or time.monotonic() > until:
             for other in left:
                 os.kill(other, signal.SIGKILL)
@@ -78,8 +84,9 @@ def fork(attempt: dict[str, Any], deepspeed: Any) -> list[int]:
 
 
 def be_rank(attempt: dict[str, Any], rank: int, deepspeed: Any) -> None:
-    if attempt["kill"] is not None and rank == attempt["kill"]["rank"]:
-        arm(attempt["kill"]["phase"], attempt["kill"]["at"], deepspeed)
+    kill = attempt["kill"]
+    if kill is not None and rank == kill["rank"] and kill["phase"] != "moment":
+        arm(kill["phase"], kill["at"], deepspeed)
     out = Path(attempt["out"])
     out.mkdir(parents=True, exist_ok=True)
     ds = out.parent / f"{out.name}.ds.json"

@@ -167,7 +167,7 @@ def test_a_task_that_hangs_is_given_up(tmp_path: Path, cheap: Callable[..., Fork
 
 
 def test_killed_at_random_nothing_is_lost_or_done_twice(
-    tmp_path: Path, cheap: Callable[..., ForkServerProcess]
+    tmp_path: Path, cheap: Callable[..., ForkServerProcess], count_kills: Callable[[str, int], None]
 ) -> None:
     """24 kills: of one of two workers, or of everything, which is then opened again."""
     farm, other = tmp_path / "farm", tmp_path / "other"
@@ -206,6 +206,7 @@ def test_killed_at_random_nothing_is_lost_or_done_twice(
     with opened(other):
         work(other, "alone", runner=make_fake(str(tmp_path / "reference.log")))
     assert results(farm) == results(other)
+    count_kills("farm workers", killed)
 
 
 def _kill(process: ForkServerProcess) -> None:
