@@ -70,7 +70,9 @@ class ClearFiles:
         rows: list[VisualRow] = []
         for i, (picture, caption, name) in enumerate(zip(pictures, table["caption"], table["name"], strict=True)):
             if picture is None:
-                self._bad.report(f"{config}[{i}].image: no picture.")
+                place = f"{config}[{i}].image: "
+                if not any(line.startswith(place) for line in self._bad.skipped):  # said already: why its file is none
+                    self._bad.report(f"{place}no picture.")
                 continue
             if i in twins:
                 self._bad.report(f"{config}[{i}]: id {ids[i]!r} is also that of row {twins[i]}.")
@@ -231,14 +233,26 @@ class ClearFiles:
                     pictures.append(self._picture_file(source, config, paths[i]))
         return pictures
 
+    @cached_property
+    def _roots(self) -> list[Path]:
+        """Where its files may lie: the directory; of a snapshot in the Hub's cache, whose files are links, the whole
+        place of the dataset in that cache."""
+        assert self.directory is not None
+        root = self.directory.resolve()
+        return [root, root.parents[1]] if root.parent.name == "snapshots" else [root]
+
     def _picture_file(self, source: str, config: str, name: str | None) -> Picture | None:
-        """A picture beside the table instead of in it."""
+        """A picture beside the table instead of in it, within the dataset's directory: a table that somebody else made
+        does not choose which of the reader's files are learned."""
         if not name:
             return None
         folders = [self.directory / config, self.directory] if self.directory else []
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
             self._bad.report(f"{source}: no bytes in the table and no file {name} in the dataset directory.")
+            return None
+        if not any(path.resolve().is_relative_to(root) for root in self._roots):
+            self._bad.report(f"{source}: {name} leads out of the dataset directory. Put the picture there.")
             return None
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return Picture(digest, source, path.read_bytes)
