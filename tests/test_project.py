@@ -28,6 +28,7 @@ DOCS = (
     "methods",
     "metrics",
     "ops",
+    "reliability",
     "report",
     "results",
     "robustness",

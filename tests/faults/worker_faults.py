@@ -1,9 +1,9 @@
 """Ranks that are killed on purpose: a process that has imported everything forks two of them for each attempt.
 
 usage: worker_faults.py ATTEMPTS.json. An attempt: {"out", "ds" (object), "config" (UnlearnConfig fields), "resume",
-"ranks", "kill": null or {"phase", "rank", "at"}}: the rank kills itself with SIGKILL when it comes to the phase for
-the at-th time, and the others are killed, as a launcher does. With the phase "moment" it is killed from outside, ``at``
-seconds after its start, wherever it is. One line of JSON an attempt: the ranks' exit statuses.
+"ranks", "watched" (or not), "kill": null or {"phase", "rank", "at"}}: the rank kills itself with SIGKILL when it comes
+to the phase for the at-th time, and the others are killed, as a launcher does. With the phase "moment" it is killed
+from outside, ``at`` seconds after its start, wherever it is. One line of JSON an attempt: the ranks' exit statuses.
 The product knows nothing of this: what is called in a phase is replaced in the rank's own process.
 """
 
@@ -89,6 +89,8 @@ def be_rank(attempt: dict[str, Any], rank: int, deepspeed: Any) -> None:
         arm(kill["phase"], kill["at"], deepspeed)
     out = Path(attempt["out"])
     out.mkdir(parents=True, exist_ok=True)
+    if attempt.get("watched"):
+        watch(out.parent / f"{out.name}.pictures{rank}")
     ds = out.parent / f"{out.name}.ds.json"
     if rank == 0:
         ds.write_text(json.dumps(attempt["ds"]))
@@ -98,6 +100,19 @@ def be_rank(attempt: dict[str, Any], rank: int, deepspeed: Any) -> None:
     info = with_base_weights(inspect_model(config.original or config.model), config.base_weights)
     unlearn(config, data, objective_of(config), info, out, world, resume=attempt["resume"])
     close_world()
+
+
+def watch(file: Path) -> None:
+    """Writes down how many image tokens each forward pass of this rank has, a line each."""
+    original = StepModule.forward
+
+    def counted(self: StepModule, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.training:
+            with file.open("a") as out:
+                out.write(f"{batch.image_slots.numel()}\n")
+        return original(self, batch, *args, **kwargs)
+
+    StepModule.forward = counted  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def arm(phase: str, at: int, deepspeed: Any) -> None:
