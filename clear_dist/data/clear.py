@@ -202,7 +202,7 @@ class ClearFiles:
         try:
             if self.directory is None:
                 return datasets.load_dataset(self.source, config, split="train")
-            files = sorted(str(p) for p in (self.directory / config).glob("*.parquet"))
+            files: list[Any] = sorted(str(p) for p in (self.directory / config).glob("*.parquet"))
             cache = str(cache_directory() / "arrow")
             # Not load_dataset("parquet"): that reports each use to a server on the network, local files too.
             return cast(datasets.Dataset, datasets.Dataset.from_parquet(files, cache_dir=cache))
