@@ -34,11 +34,11 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
     (tmp_path / "scale_worker_of_a_test.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(scale_measure, "WORKER", "scale_worker_of_a_test")
-    monkeypatch.setattr(scale_measure, "START_LIMIT", 20.0)
+    monkeypatch.setattr(scale_measure, "START_LIMIT", 300.0)
 
     def run(*points: dict[str, Any], timeout: float = 0.0) -> list[tuple[Any, str | None]]:
         numbered = [{"number": i, "threads": 1, **point} for i, point in enumerate(points)]
-        return list(scale_measure.run_points(numbered, 2, timeout or 20.0))
+        return list(scale_measure.run_points(numbered, 2, timeout or 300.0))
 
     return run
 
