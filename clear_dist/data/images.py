@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -25,21 +24,6 @@ def check_picture(picture: Picture) -> None:
             image.verify()
         except Exception as error:
             raise _broken(picture, error) from error
-
-
-def check_pictures(pictures: Iterable[Picture]) -> dict[str, UserError]:
-    """``check_picture`` on every distinct picture: digest -> what is wrong with it, for the bad ones."""
-    errors: dict[str, UserError] = {}
-    seen: set[str] = set()
-    for picture in pictures:
-        if picture.digest in seen:
-            continue
-        seen.add(picture.digest)
-        try:
-            check_picture(picture)
-        except UserError as error:
-            errors[picture.digest] = error
-    return errors
 
 
 def decode(picture: Picture) -> Image.Image:

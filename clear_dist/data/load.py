@@ -6,14 +6,15 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from clear_dist.data.clear import cache_directory
 from clear_dist.data.conversations import choice, evaluation, training
-from clear_dist.data.images import check_pictures
 from clear_dist.data.people import choose, draw_holdout, leakage, refuse_overlap
+from clear_dist.data.picture_check import check_pictures
 from clear_dist.data.rows import BadData, ChoiceRow, OnBadData, Row, TextRow, VisualRow
 from clear_dist.data.sources import Source, open_source, people_of
 from clear_dist.types import SETS, Example, Modality, Picture, SetName, UserError
@@ -56,6 +57,7 @@ def load_dataset(
     tofu: str | None = None,
     seed: int = 0,
     on_bad_data: OnBadData = "fail",
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read a dataset, split it into forget and retain, and turn it into conversations.
 
@@ -71,10 +73,10 @@ def load_dataset(
         tofu: directory or Hub name of TOFU's perturbed answers for CLEAR's text. Default: ``tofu/`` in the
             directory, or ``locuslab/TOFU`` for a dataset of the Hub; "none" for none.
         on_bad_data: "fail" refuses the dataset at the first bad row, "skip" drops bad rows and lists them.
+        on_progress: called with (pictures decoded, pictures to decode); those known to be good are not looked at again.
 
     Raises UserError: a source that is none; a missing config or column; an empty text; a picture that cannot be
-    opened; a person in forget and retain; a name nobody bears; no example left. Pictures are not decoded here,
-    but the header of each is read.
+    decoded; a person in forget and retain; a name nobody bears; no example left. No pixels are kept.
     """
     if forget_names is not None and forget_file is not None:
         raise UserError("--forget-names and --forget-file exclude each other: give one.")
@@ -106,7 +108,8 @@ def load_dataset(
     retain_rows = [row for row in retain_rows if row.person not in out]
 
     choices = files.choices(shown)
-    errors = check_pictures(_pictures([*forget_rows, *retain_rows, *holdout_rows], choices))
+    shown_pictures = _pictures([*forget_rows, *retain_rows, *holdout_rows], choices)
+    errors = check_pictures(shown_pictures, cache=cache_directory() / "pictures", on_progress=on_progress)
     for error in errors.values():
         bad.report(str(error))
     everyone = [name for group in people.values() for name in group]

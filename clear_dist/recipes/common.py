@@ -16,9 +16,9 @@ from clear_dist.data.load import Dataset, load_dataset
 from clear_dist.data.sources import splits_of
 from clear_dist.engine.ds_config import AUTO, check_ds_config, load_ds_config
 from clear_dist.engine.trackers import check_tracker
-from clear_dist.engine.world import World, barrier, only_on_main
+from clear_dist.engine.world import World, gather, only_on_main
 from clear_dist.models import ModelInfo, inspect_model
-from clear_dist.services.progress import say
+from clear_dist.services.progress import say, task
 from clear_dist.services.rundir import claim_output, copy_progress, is_complete, read_run, resume_source
 from clear_dist.types import Example, UserError
 
@@ -26,15 +26,21 @@ T = TypeVar("T")
 
 
 def on_main_first(world: World, work: Callable[[], T]) -> T:
-    """``work`` on rank 0, then on the others (who find its files made); a mistake found by rank 0 is every rank's.
+    """``work`` on rank 0, then on the others (who find its files made); a mistake that one of them finds is all ranks'.
 
     Without this, a rank that stops on an error leaves the others waiting for it.
     """
     results: list[T] = []
     only_on_main(world, lambda: results.append(work()))
+    mistake: str | None = None
     if not world.main:
-        results.append(work())
-    barrier(world)
+        try:
+            results.append(work())
+        except UserError as error:
+            mistake = str(error)
+    for rank, found in enumerate(gather(world, mistake)):
+        if found is not None:
+            raise UserError(f"rank {rank}, not rank 0: {found}")
     return results[0]
 
 
@@ -114,9 +120,18 @@ def open_data(config: TrainFields | EvaluateConfig, world: World) -> Dataset:
             tofu=str(config.tofu) if config.tofu else None,
             seed=config.seed,
             on_bad_data=config.on_bad_data,
+            on_progress=decoded,
         )
 
-    data = on_main_first(world, read)
+    with task(f"pictures of {config.data}", 1, world.main) as bar:
+
+        def decoded(done: int, total: int) -> None:
+            if bar is not None:
+                bar.total = max(total, 1)
+                bar.update(done)
+
+        data = on_main_first(world, read)
+    _same_everywhere(config.data, data, world)
     forget, retain = data.people["forget"], data.people["retain"]
     named = ", ".join(forget[:6]) + (" ..." if len(forget) > 6 else "")
     whom = f"forget {len(forget)} people ({named}), retain {len(retain)}" if forget else f"{len(retain)} people"
@@ -128,6 +143,22 @@ def open_data(config: TrainFields | EvaluateConfig, world: World) -> Dataset:
         for line in data.leaks[:5]:
             say(f"    {line}", world.main)
     return data
+
+
+def _same_everywhere(source: str, data: Dataset, world: World) -> None:
+    """All ranks hold the same examples and have left out the same rows. Raises UserError, on every rank, naming the
+    first that differs: one host's copy is damaged, or another version."""
+    held = gather(world, (data.digest, data.skipped))
+    digest, skipped = held[0]
+    for rank, (other, theirs) in enumerate(held):
+        if (other, theirs) != (digest, skipped):
+            only = [f"rank {rank}: {line}" for line in theirs if line not in skipped]
+            only += [f"rank 0: {line}" for line in skipped if line not in theirs]
+            why = f" ({'; '.join(only[:3])})" if only else ""
+            raise UserError(
+                f"{source}: rank {rank} reads other data than rank 0{why}. Make the copies on all hosts the same: "
+                "training needs the same rows in the same order everywhere."
+            )
 
 
 def is_finished(out: Path, config: TrainFields | EvaluateConfig) -> bool:

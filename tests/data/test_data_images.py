@@ -10,7 +10,8 @@ from data_fakes import encoded_image, picture_of
 from PIL import Image
 
 from clear_dist.data import images
-from clear_dist.data.images import check_picture, check_pictures, decode
+from clear_dist.data.images import check_picture, decode
+from clear_dist.data.picture_check import check_pictures
 from clear_dist.types import UserError
 
 
