@@ -6,12 +6,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2_000  # characters of a message, which may quote what it refuses
+_HEAD, _TAIL = 1_400, 500  # what is kept of a longer one: where the mistake is, and what to do
+
 
 class UserError(ValueError):
     """A mistake of the user's: names the field, file or row, says what was expected and what to do.
 
-    The command line prints its message without a traceback and exits with status 2.
+    The command line prints its message without a traceback and exits with status 2. What the message quotes comes from
+    files and is not trusted: it is printable, whatever it quotes, and not longer than a person reads.
     """
+
+    def __init__(self, message: object = "") -> None:
+        text = printable(str(message))
+        if len(text) >= LONGEST:
+            left_out = len(text) - _HEAD - _TAIL
+            text = f"{text[:_HEAD]} [... {left_out:,} characters left out ...] {text[-_TAIL:]}"
+        super().__init__(text)
 
 
 class ConfigError(UserError):
@@ -20,6 +31,13 @@ class ConfigError(UserError):
 
 class Preempted(Exception):
     """The run was told to leave and has saved where it is: the same command goes on. Exit status 75."""
+
+
+def printable(text: str) -> str:
+    """``text`` with what would drive a terminal, or cannot be written to one, as an escape; line breaks stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def closest(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -7,7 +7,6 @@ ranges and one wording of errors serves flags, files and Python. Importing this 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import types
@@ -17,13 +16,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import tyro
-import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from clear_dist.config import Config
+from clear_dist.config.base import is_file
 from clear_dist.errors import UserError, nearest
+from clear_dist.reading import json_value, unique_keys, yaml_value
 
 C = TypeVar("C", bound=Config)
 UNSET = "\0"  # no value on a command line can hold it
@@ -106,14 +106,16 @@ def read_file(path: Path, config: type[Config]) -> dict[str, Any]:
     Raises:
         UserError: no such file, not JSON or YAML, not a mapping, or a key that is no field.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"--config {path}: no such file")
-    text = path.read_text(encoding="utf-8")
     try:
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+        values = json_value(text, object_pairs_hook=unique_keys) if path.suffix == ".json" else yaml_value(text)
+    except OSError as error:
+        raise UserError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
         kind = "JSON" if path.suffix == ".json" else "YAML"
-        raise UserError(f"--config {path}: not valid {kind}: {' '.join(str(error).split())}") from None
+        raise UserError(f"--config {path}: not valid {kind}: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -139,7 +141,8 @@ def _message(error: ErrorDetails, config: type[Config], flags: Mapping[str, Any]
     """One pydantic error in the words of whoever wrote the value: a flag, a file's key or a Python keyword."""
     if not error["loc"]:
         text = str(error["msg"]).removeprefix("Value error, ")
-        return re.sub(r"`(\w+)`", lambda m: m[1] if file else _flag(m[1]), text)
+        text = re.sub(r"`(\w+)`", lambda m: m[1] if file else _flag(m[1]), text)
+        return f"{file}: {text}" if file else text
     name = str(error["loc"][0])
     dotted = ".".join(str(part) for part in error["loc"])
     where = f"{file}: {dotted}" if file is not None and name not in flags else _flag(name)
@@ -225,8 +228,11 @@ def _join_values(config: type[Config], args: Sequence[str]) -> list[str]:
     """``--flag VALUE`` as ``--flag=VALUE``: a value may start with a minus sign (``--objective "-nll(FORGET)"``).
 
     Raises:
-        UserError: a flag at the end, or before another flag, that lacks its value.
+        UserError: a flag at the end, or before another flag, that lacks its value; an on/off flag that has one.
     """
+    switches = {
+        _flag(f"{no}{n}") for n, f in config.model_fields.items() if _inner(f.annotation) is bool for no in ("", "no_")
+    }
     takes = {_flag(n): f for n, f in config.model_fields.items() if _inner(f.annotation) is not bool}
     known = {*takes, *map(_flag, config.model_fields), "--config", "--help"}
     out: list[str] = []
@@ -234,6 +240,9 @@ def _join_values(config: type[Config], args: Sequence[str]) -> list[str]:
     while rest:
         arg = rest.pop(0)
         name = arg.replace("_", "-")
+        switch, equals, value = arg.partition("=")
+        if equals and switch.replace("_", "-") in switches:
+            raise UserError(f"{switch} takes no value, got {value!r}")
         if arg.startswith("--") and (name in takes or name == "--config"):
             if not rest or rest[0].split("=")[0].replace("_", "-") in known:
                 wanted = expectation(takes[name]) if name in takes else "a file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,11 +30,51 @@ def opt(default: Any, group: str, description: str, metavar: str | None = None, 
     return Field(default, description=description, json_schema_extra=extra, **ranges)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
+# What a field's metavar says where text may name a place on disk.
+_PLACES = frozenset({"DIR", "FILE", "PATH", "ZIP"})
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as Linux has it
+
+
+def is_file(name: str | Path) -> bool:
+    """Whether there is such a file; False, too, where no file can have this name."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _no_path(name: str) -> str | None:
+    """Why no file can have this name; None where one can."""
+    if "\0" in name:
+        return "holds a zero byte, which no path can"
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        return "holds half of a character, which no path can"
+    longest = max(map(len, encoded.split(b"/")))
+    if longest > LONGEST_NAME or len(encoded) > LONGEST_PATH:
+        return f"is too long for a path: {longest:,} bytes between slashes, {len(encoded):,} in all"
+    return None
+
+
 class Config(BaseModel):
     """What every recipe's configuration shares."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     recipe: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _paths_can_be(self) -> Config:
+        """Refused here, a path cannot fail deep inside a run, on whatever looks at it first."""
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            places = _PLACES & set(str(extra.get("metavar")).split("|")) if isinstance(extra, dict) else set()
+            value = getattr(self, name)
+            for item in value if isinstance(value, tuple) else (value,):
+                is_path = isinstance(item, Path) or (places and isinstance(item, str))
+                if is_path and (why := _no_path(str(item))):
+                    raise ValueError(f"`{name}` {str(item)[:40]!r} {why}")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide a run's numbers, JSON-ready."""
@@ -44,7 +85,7 @@ class Config(BaseModel):
         parts: dict[str, Any] = {"recipe": self.recipe, **self.identity()}
         for name in CONTENTS:
             file = getattr(self, name, None)
-            if file is not None and "(" not in str(file) and Path(file).is_file():
+            if file is not None and "(" not in str(file) and is_file(file):
                 parts[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -23,7 +23,9 @@ def from_flags(values: Any, comma: Sequence[str], pairs: Sequence[str]) -> Any:
     return values
 
 
-def key_value(name: str, item: str) -> tuple[str, str]:
+def key_value(name: str, item: object) -> tuple[str, str]:
+    if not isinstance(item, str):  # in a file: a list of mappings
+        raise ValueError(f"{name}: expected a mapping, or a list of KEY=VALUE, got {item!r} in it")
     key, sign, value = item.partition("=")
     if not (key.strip() and sign and value.strip()):
         raise ValueError(f"{name} {item}: expected KEY=VALUE")

@@ -19,8 +19,8 @@ class EvaluateConfig(DataFields, ModelFields):
     recipe: ClassVar[str] = "evaluate"
     original: Path | None = opt(None, "model", "model before unlearning, shown beside it", "DIR")
     gold: Path | None = opt(None, "evaluation", "model that never saw the people; needed for forget quality", "DIR")
-    name: Annotated[str, StringConstraints(pattern=r"^[^/\s][^/]*$")] = opt(
-        "unlearned", "run", "what records and report call --model; no slash", "NAME"
+    name: Annotated[str, StringConstraints(pattern=r"^[^/\s\p{C}][^/\p{C}]*$")] = opt(
+        "unlearned", "run", "what records and report call --model; no slash, no control character", "NAME"
     )
     eval_limit: int | None = opt(None, "evaluation", "examples of each set to evaluate (default: all)", "N", ge=1)
     truth_ratio: Literal["geometric", "arithmetic"] = opt(

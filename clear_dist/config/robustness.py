@@ -30,7 +30,7 @@ class RobustnessConfig(Config):
     relearn_rows: int = opt(
         4, "training", "relearn: rows to show again, of the forget set and of the retain set", "N", ge=1
     )
-    relearn_steps: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*(,[1-9]\d*)*$")] = opt(
+    relearn_steps: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*$")] = opt(
         "1,5,20", "training", "relearn: optimiser steps after which to ask", "N,N,N"
     )
     relearn_lr: float | None = opt(

@@ -48,7 +48,7 @@ class SweepConfig(_Runs):
     grid: dict[str, tuple[float | str, ...]] = opt(
         {}, "method", "values to try, e.g. lr=3e-4,1e-3 or set.beta=0.1,0.5; several are crossed", "KEY=A,B,C"
     )
-    seeds: Annotated[str, StringConstraints(pattern=r"^\d+(,\d+)*$")] = opt(
+    seeds: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}(,[0-9]{1,18})*$")] = opt(
         "0", "run", "seeds of every method, comma-separated", "N,N,N"
     )
     budget: Literal["preset", "equal"] = opt(

@@ -97,7 +97,7 @@ class TrainFields(DataFields, ModelFields):
         numbers = values.get("preset", "mini")
         if numbers in ("clear_code", "tofu") and values.get("data", "clear-mini") == "clear-mini":
             numbers = "mini"  # another code's equation, at a size where the paper's learning rate does nothing
-        preset = preset_values(numbers, cls.recipe, method)
+        preset = preset_values(numbers, cls.recipe, method if isinstance(method, str) else None)
         if values.get("preset") in ("clear_code", "tofu"):
             preset.pop("set", None)  # tuned for the paper's equation, not for theirs
         given = values.get("set", {})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_dist.errors import closest
+from clear_dist.reading import finite, json_value, unique_keys
 from clear_dist.types import UserError
 
 from .ds_shipped import FOLDER, nearest_shipped, shipped, shipped_name
@@ -79,8 +80,11 @@ def load_ds_config(path: Path | None) -> dict[str, Any]:
             f"e.g. {FOLDER}/z3.json, and are found by name (--ds z3); --ds auto picks one."
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        config = json_value(text, parse_constant=finite, parse_float=finite, object_pairs_hook=unique_keys)
+    except OSError as error:
+        raise UserError(f"--ds {path}: cannot be read ({error.strerror}).") from None
+    except ValueError as error:
         raise UserError(f"--ds {path}: not valid JSON: {error}.") from None
     if not isinstance(config, dict):
         raise UserError(f"--ds {path}: expected an object of DeepSpeed keys, found {type(config).__name__}.")
@@ -104,7 +108,7 @@ def check_ds_config(config: dict[str, Any], source: str) -> int:
             raise UserError(f'{source}: zero_optimization.{key} must be an object, e.g. {{"device": "cpu"}}.')
     zero = {k: v for k, v in zero.items() if k not in _OFFLOADS or _offloads(v)}
     stage = zero.get("stage", 0)
-    if stage not in (0, 1, 2, 3) or isinstance(stage, bool):
+    if stage not in (0, 1, 2, 3) or not isinstance(stage, int) or isinstance(stage, bool):
         raise UserError(f"{source}: zero_optimization.stage is {stage!r}; expected 0, 1, 2 or 3.")
     if stage < 3:
         wrong = [k for k in (*_STAGE3_ONLY, *(k for k in zero if k.startswith("stage3_"))) if k in zero]

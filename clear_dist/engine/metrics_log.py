@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from clear_dist.reading import json_value
+
 from .trackers import TrackerName, make_tracker
 from .world import World
 
@@ -40,7 +42,7 @@ def _lines_until(path: Path, step: int) -> list[str]:
     kept = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(text)["step"] <= step:
+            if json_value(text)["step"] <= step:
                 kept.append(text)
         except (ValueError, KeyError, TypeError):
             continue

@@ -44,12 +44,19 @@ class Estimate:
             return None
         try:
             low, high = value["ci"]
-            note = value.get("note")
-            return cls(
-                float(value["value"]), float(low), float(high), int(value["n"]), None if note is None else str(note)
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            n, note = value["n"], value.get("note")
+            numbers = (value["value"], low, high)
+            if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers) or not is_count(n):
+                raise ValueError("a figure is three finite numbers and a count")
+            mean, low, high = map(float, numbers)
+            return cls(mean, low, high, n, None if note is None else str(note))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f'summary: expected {{"value", "ci": [low, high], "n"}} or null, got {value!r}') from error
+
+
+def is_count(value: object) -> bool:
+    """Whether a value read from a file can be a number of examples."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def resample(values: NDArray[np.float64], draws: int = DRAWS, seed: int = 0) -> NDArray[np.float64]:

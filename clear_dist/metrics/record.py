@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from clear_dist.reading import json_value
 from clear_dist.types import SETS, Kind, SetName, UserError
 
 VERSION = 1
@@ -218,7 +219,7 @@ def _refuse(name: str) -> float:
 def decode_object(line: str | bytes, where: str, hint: str = "") -> dict[str, Any]:
     """A line's JSON object. Raises UserError, beginning with ``where``, on anything else, and on NaN and infinity."""
     try:
-        row = json.loads(line, parse_constant=_refuse)
+        row = json_value(line, parse_constant=_refuse)
     except ValueError as error:  # bytes that are no UTF-8 too
         raise UserError(f"{where}: not a JSON object{hint}: {error}") from error
     if not isinstance(row, dict):
@@ -229,19 +230,16 @@ def decode_object(line: str | bytes, where: str, hint: str = "") -> dict[str, An
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (``file:line``, object) per non-empty line. Raises UserError naming file and line."""
     try:
-        handle = path.open(encoding="utf-8")
+        handle = path.open("rb")  # each line is decoded by itself: one that is no UTF-8 is named
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected one JSON object per line") from error
     with handle:
-        try:
-            for number, line in enumerate(handle, start=1):
-                where = f"{path}:{number}"
-                if not line.strip():
-                    continue
-                hint = "" if line.endswith("\n") else " (half-written: was the run interrupted? delete this line)"
-                yield where, decode_object(line, where, hint)
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 text: {error}") from error
+        for number, line in enumerate(handle, start=1):
+            where = f"{path}:{number}"
+            if not line.strip():
+                continue
+            hint = "" if line.endswith(b"\n") else " (half-written: was the run interrupted? delete this line)"
+            yield where, decode_object(line, where, hint)
 
 
 def read_records(path: Path) -> list[Record]:

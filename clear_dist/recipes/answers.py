@@ -27,6 +27,7 @@ from clear_dist.evaluation.predict import MAX_NEW_TOKENS, evaluate
 from clear_dist.evaluation.records import RecordWriter, read_records, write_records
 from clear_dist.metrics.record import Record, control_name
 from clear_dist.models import ModelInfo, inspect_model, load_model, weights_digest, with_base_weights
+from clear_dist.reading import json_value
 from clear_dist.services.progress import say, task
 from clear_dist.types import Example, Predictor, SetName, UserError
 
@@ -156,7 +157,11 @@ def _key(name: str, info: ModelInfo, sets: Asked, data_digest: str, asking: Aski
 def _kept(out: Path, name: str, key: str) -> dict[tuple[str, str, str], Record]:
     """Lines of this model on disk, if they were made under this very key; others of it are dropped."""
     path, keys = out / "records.jsonl", out / "records.keys.json"
-    known: dict[str, str] = json.loads(keys.read_text(encoding="utf-8")) if keys.is_file() else {}
+    try:
+        known = json_value(keys.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or damaged: nothing is known of the lines there
+        known = {}
+    known = known if isinstance(known, dict) else {}
     own = f"{name}/"  # its control, and robustness attacks on it
     RecordWriter(path).close()  # cuts off a line that a killed run left half-written
     there = read_records(path)

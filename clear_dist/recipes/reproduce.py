@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
@@ -15,6 +14,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from clear_dist.config import EvaluateConfig, FinetuneConfig, ReproduceConfig, UnlearnConfig
+from clear_dist.engine.deterministic import machine
+from clear_dist.metrics.record import read_jsonl
 from clear_dist.services.progress import console, say
 from clear_dist.services.rundir import read_run, source, versions
 from clear_dist.types import UserError
@@ -22,6 +23,7 @@ from clear_dist.types import UserError
 DIFFERS = 1
 RECIPES = {"finetune": FinetuneConfig, "unlearn": UnlearnConfig, "evaluate": EvaluateConfig}
 FACTS = ("digest", "objective", "data_digest", "original_weights", "forgotten", "data", "base", "training")
+MACHINE = ("device", "threads")  # two runs on unlike ones are equal to rounding only
 WEIGHTS = ("adapter", "model")
 NUMBERS = ("loss", "parts", "grad_norm", "lr", "coefficients", "skipped", "eval")  # of a line, less times
 
@@ -81,7 +83,7 @@ def _settings(facts: Mapping[str, Any], folder: Path, out: Path) -> Any:
 
 
 def changes(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What is not as it was: packages, and the commit."""
+    """What is not as it was, or never was so that bits could be the same: packages, the commit, the machine."""
     now = versions()
     for name, then in (facts.get("versions") or {}).items():
         if now.get(name) != then:
@@ -89,6 +91,14 @@ def changes(facts: Mapping[str, Any]) -> Iterator[str]:
     then, here = facts.get("source"), source()
     if then != here:
         yield f"the code was {_code(then)}, is {_code(here)}"
+    was = facts.get("machine") or {}
+    cuda = torch.cuda.is_available()
+    is_ = machine(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu"))
+    for name in MACHINE:
+        if name in was and was[name] != is_[name]:
+            yield f"{name}: {was[name]} then, {is_[name]} now: bits are the same on the same only"
+    if not was.get("deterministic", True):
+        yield "it ran on a GPU without --deterministic, where sums have no fixed order: last bits may differ"
 
 
 def _code(found: Any) -> str:
@@ -139,7 +149,7 @@ def _weights(then: Path, now: Path) -> Iterator[str]:
 
 def _answers(then: Path, now: Path) -> Iterator[str]:
     def keyed(file: Path) -> dict[tuple[str, ...], dict[str, Any]]:
-        return {(str(r["model"]), str(r["set"]), str(r["id"])): r for r in _read(file)}
+        return {(str(r.get("model")), str(r.get("set")), str(r.get("id"))): r for r in _read(file)}
 
     a, b = keyed(then), keyed(now)
     other = [key for key in a if a[key] != b.get(key)] + [key for key in b if key not in a]
@@ -148,9 +158,4 @@ def _answers(then: Path, now: Path) -> Iterator[str]:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        return []
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except ValueError:
-        raise UserError(f"{file}: a line is no JSON, or damaged") from None
+    return [row for _, row in read_jsonl(file)] if file.is_file() else []

@@ -20,6 +20,7 @@ from clear_dist.evaluation.records import write_records
 from clear_dist.evaluation.summary import summarise, write_summary
 from clear_dist.metrics.record import Record, read_records, variant
 from clear_dist.models import inspect_model, with_base_weights
+from clear_dist.report.run import read_json
 from clear_dist.services.progress import console, say
 from clear_dist.types import UserError
 
@@ -164,4 +165,4 @@ def add_records(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}

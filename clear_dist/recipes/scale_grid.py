@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -18,6 +16,7 @@ from clear_dist.methods import METHODS
 from clear_dist.models.meta import meta_model, named_shapes
 from clear_dist.models.new import SCALES, count, find_config, make_config, parse_count
 from clear_dist.planner.hardware import gpu_of
+from clear_dist.reading import json_value, unique_keys, yaml_value
 
 _WORDS = {"int": "a whole number", "float": "a number", "string": "text", "tuple": "a list", "dict": "a mapping"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -42,10 +41,12 @@ def read_grid(path: Path) -> Grid:
         raise UserError(f"--grid {path}: no such file; benchmarks/grids/ has examples")
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+        values = json_value(text, object_pairs_hook=unique_keys) if path.suffix == ".json" else yaml_value(text)
+    except OSError as error:
+        raise UserError(f"--grid {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
         kind = "JSON" if path.suffix == ".json" else "YAML"
-        raise UserError(f"--grid {path}: not valid {kind}: {' '.join(str(error).split())}") from None
+        raise UserError(f"--grid {path}: not valid {kind}: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"--grid {path}: expected a mapping of fields, got {type(values).__name__}; models is required")
     try:

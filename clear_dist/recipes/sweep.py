@@ -17,7 +17,8 @@ import torch
 
 from clear_dist.config import SweepConfig
 from clear_dist.engine.world import World, agree, close_world, init_world
-from clear_dist.errors import ConfigError
+from clear_dist.errors import ConfigError, UserError
+from clear_dist.reading import json_value
 from clear_dist.services.progress import console, say
 from clear_dist.services.rundir import METRICS, claim_output, read_run, write_run
 
@@ -148,7 +149,15 @@ def write_rows(out: Path, jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) 
 def read_rows(out: Path) -> list[dict[str, Any]]:
     """The rows of ``out/sweep.json``; none where there is no such file."""
     path = out / SWEEP_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        rows = json_value(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); remove it: it is written again") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("run"), str) for row in rows):
+        raise UserError(f'{path}: expected a list of {{"run": NAME, ...}}; remove it: it is written again')
+    return rows
 
 
 def row_of(job: Job, outcome: Outcome) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clear_dist.config import UnlearnConfig
+from clear_dist.config.base import is_file
 from clear_dist.data.load import Dataset
 from clear_dist.engine.deterministic import machine
 from clear_dist.engine.stream import Stream
@@ -202,11 +203,11 @@ def objective_of(config: UnlearnConfig) -> Objective:
 def equation_text(given: str) -> str:
     """The equation itself, or that of a file: its lines joined, comments (#) left out. Raises ConfigError."""
     path = Path(given)
-    if "(" in given or not (path.suffix or path.is_file()):
+    if "(" in given or not (path.suffix or is_file(path)):
         return given
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--objective {given}: neither an equation nor a file that can be read ({error}).") from None
     return " ".join(text for line in lines if (text := line.partition("#")[0].strip()))
 

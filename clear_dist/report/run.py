@@ -6,7 +6,6 @@ A directory of ``quickstart`` holds the page's summary, and the rest in ``unlear
 from __future__ import annotations
 
 import base64
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clear_dist.metrics.interval import Estimate
+from clear_dist.metrics.interval import Estimate, is_count
 from clear_dist.metrics.record import Record, is_control, read_jsonl, variant
+from clear_dist.reading import json_value
 from clear_dist.report.scan import Scan, scan
 from clear_dist.types import UserError
 
@@ -103,7 +103,7 @@ def _finite(text: str) -> float:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises UserError naming the file, on NaN and infinity too."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
+        value = json_value(path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -123,7 +123,51 @@ def read_summary(path: Path) -> dict[str, Any]:
         raise UserError(f'{path}: expected {{"v": 1, "models": {{...}}}} with at least one model; evaluate again')
     if any(not isinstance(model, dict) or not isinstance(model.get("sets"), dict) for model in models.values()):
         raise UserError(f"{path}: every model must have an object 'sets'; evaluate again")
+    for name, model in models.items():
+        where = f"{path}: models.{name}"
+        _check_sets(f"{where}.sets", model["sets"])
+        for attack, sets in _object(f"{where}.robustness", model.get("robustness")).items():
+            _check_sets(f"{where}.robustness.{attack}", sets)
+        for part, content in model.items():
+            if part in ("real_metric", "model_utility"):
+                _check_figure(f"{where}.{part}", content)
+            elif part not in ("sets", "robustness"):
+                _check_figures(f"{where}.{part}", content)
     return summary
+
+
+def _object(where: str, value: object) -> Mapping[str, Any]:
+    """A JSON object; an empty one for null. Raises UserError on anything else."""
+    if value is not None and not isinstance(value, Mapping):
+        raise UserError(f"{where}: expected an object or null, got {value!r}; evaluate again")
+    return value or {}
+
+
+def _check_sets(where: str, sets: object) -> None:
+    for name, groups in _object(where, sets).items():
+        for group, metrics in _object(f"{where}.{name}", groups).items():
+            for metric, figure in _object(f"{where}.{name}.{group}", metrics).items():
+                _check_figure(f"{where}.{name}.{group}.{metric}", figure)
+
+
+def _check_figures(where: str, value: object) -> None:
+    """Figures at any depth of a part that has no fixed form."""
+    if not isinstance(value, Mapping):
+        return
+    if "ci" in value:
+        _check_figure(where, value)
+        return
+    if (n := value.get("n")) is not None and not is_count(n):
+        raise UserError(f"{where}.n: expected a count or null, got {n!r}; evaluate again")
+    for name, inside in value.items():
+        _check_figures(f"{where}.{name}", inside)
+
+
+def _check_figure(where: str, value: Any) -> None:
+    try:
+        Estimate.of(value)
+    except UserError as error:
+        raise UserError(f"{where}: {str(error).removeprefix('summary: ')}; evaluate again") from None
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clear_dist.metrics.record import control_name
+from clear_dist.reading import json_value
 from clear_dist.report.attack_file import Vision, read_attack
 from clear_dist.report.run import RunData, read_json, read_run
 from clear_dist.report.scan import Key
@@ -129,7 +130,7 @@ def expand(folders: Sequence[Path]) -> list[Path]:
 def _sweep(folder: Path) -> list[Path]:
     path = folder / "sweep.json"
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json_value(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("run"), str) for row in rows):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clear_dist.metrics.record import Record, decode_object, parse_record
+from clear_dist.reading import json_value
 from clear_dist.types import UserError
 
 Key = tuple[str, str]  # set, id
@@ -41,7 +42,7 @@ class Scan:
 def _whole(line: bytes) -> bool:
     """Whether a line without its line end is a JSON value."""
     try:
-        json.loads(line)
+        json_value(line)
     except ValueError:
         return False
     return True

@@ -76,6 +76,8 @@ def records_table(runs: Mapping[str, Sequence[Record]]) -> Table:
                 inner |= dict.fromkeys(_inner(name, key) for key in value)
             elif name != "attributes":
                 names[name] = None
+    if taken := next((name for name in (*names, *inner) if name in FIELDS or name in LOGPS), None):
+        raise UserError(f"records.jsonl: the score {taken!r} has the name of another column; give it another name")
     columns: dict[str, Kind] = {
         **FIELDS,
         **dict.fromkeys(names, "number"),
@@ -142,10 +144,10 @@ def _set_rows(model: str, sets: Mapping[str, Any]) -> Iterator[Row]:
 def _figures(name: str, value: object) -> Iterator[Row]:
     """An estimate, a number, or a mapping of such; words and nulls are no figures."""
     if isinstance(value, Mapping):
-        if "ci" in value and "value" in value:
+        if "ci" in value:
             low, high = value["ci"]
-            yield {"metric": name, "value": value["value"], "low": low, "high": high} | {
-                k: value[k] for k in ("n", "note") if value.get(k) is not None
+            yield {"metric": name, "value": float(value["value"]), "low": float(low), "high": float(high)} | {
+                k: kind(value[k]) for k, kind in (("n", int), ("note", str)) if value.get(k) is not None
             }
             return
         n = value.get("n")

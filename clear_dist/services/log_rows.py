@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from clear_dist.reading import json_value, unique_keys
 from clear_dist.types import SetName, UserError
 
 ROUNDING = 1e-4  # a loss of nearly nothing may come out below zero in half precision
@@ -54,21 +54,11 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises UserError: no such file, not UTF-8, not JSON, not an object, a key that occurs twice.
     """
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        out = dict(pairs)
-        if len(out) < len(pairs):
-            seen: set[str] = set()
-            twice = next(k for k, _ in pairs if k in seen or seen.add(k))
-            raise UserError(f"{path}: key {twice!r} occurs twice in one object; which of the two counts? Remove one")
-        return out
-
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
-    except UserError:
-        raise
+        value = json_value(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name an evaluation log, a JSON file") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); name a log of TOFU or open-unlearning") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}; name an evaluation log")

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from clear_dist.config import Config
 from clear_dist.errors import UserError
+from clear_dist.reading import json_value
 
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
@@ -41,12 +42,16 @@ class Claim:
 
 
 def read_run(out: Path) -> dict[str, Any] | None:
-    """``run.json`` of a run directory; None where there is none that can be read."""
+    """``run.json`` of a run directory; None where there is none that can be read, or none of the form ``write_run``
+    gives it."""
     try:
-        run = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
+        run = json_value((out / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return run if isinstance(run, dict) else None
+    if not isinstance(run, dict):
+        return None
+    formed = all(isinstance(run.get(name, {}), dict) for name in ("config", "versions", "machine"))
+    return run if formed and all(isinstance(run.get(name, ""), str) for name in ("recipe", "digest")) else None
 
 
 def is_complete(out: Path) -> bool:

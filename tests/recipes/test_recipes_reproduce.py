@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from clear_dist import cli
 from clear_dist.data.mini.text import vocabulary_texts
 from clear_dist.models import save_model_dir, tiny_llava, word_tokenizer
-from clear_dist.recipes.reproduce import differences
+from clear_dist.recipes.reproduce import changes, differences
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("reproduce")
     base = save_model_dir(tiny_llava(tokenizer), tokenizer, place / "base")
     flags = f"--original {base} --model {base} --no-gold --max-steps 3 --eval-limit 1 --global-batch 4 --eval-every 2"
+    flags += " --deterministic"  # every kernel on the way has one whose sums have an order, or this would stop
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLEAR_DIST_CACHE", str(place / "cache"))
         assert cli.main(["unlearn", *flags.split(), "--out", str(place / "run")]) == 0
@@ -93,6 +94,15 @@ def test_what_cannot_be_run_again_is_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.main(["reproduce", str(run_dir)]) == cli.USER_ERROR
     assert "was made by one rank" in capsys.readouterr().err
+
+
+def test_what_could_make_bits_differ_is_said(run_dir: Path) -> None:
+    facts = json.loads((run_dir / "run.json").read_text())
+    assert not [line for line in changes(facts) if "the code was" not in line]
+    facts["machine"] = {"device": "NVIDIA H100", "threads": 64, "deterministic": False}
+    told = "; ".join(changes({**facts, "versions": {**facts["versions"], "torch": "0.1"}}))
+    assert "torch was 0.1, is" in told and "device: NVIDIA H100 then, cpu now" in told and "threads: 64 then" in told
+    assert "without --deterministic" in told
 
 
 def test_a_seed_makes_another_run(run_dir: Path, tmp_path: Path) -> None:
