@@ -126,6 +126,8 @@ def test_a_good_command_reaches_the_weights(data: Path, model: Path) -> None:
         ("--objective nll(FORGT)", ["--objective", "FORGT", "did you mean 'FORGET'"]),
         ("--objective 2*3", ["--objective", "it needs a term such as nll(RETAIN)"]),
         ("--method ga --objective nll(RETAIN)", ["--method and --objective", "give one of them"]),
+        ("--method=", ["--method is empty", "leave it out"]),
+        ("--objective=", ["--objective is empty", "leave it out"]),
         ("--full --l1 1", ["--l1", "needs LoRA, not --full"]),
         ("--tracker wandb", ["--tracker wandb", "not installed", "pip install wandb"]),
         ("--resume runs/none", ["--resume runs/none", "no run of clear_dist there", "auto"]),

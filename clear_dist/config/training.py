@@ -233,6 +233,9 @@ class UnlearnConfig(TrainFields):
 
     @model_validator(mode="after")
     def _consistent_unlearning(self) -> UnlearnConfig:
+        for name in ("method", "objective"):
+            if getattr(self, name) is not None and not getattr(self, name).strip():
+                raise ValueError(f"`{name}` is empty: name one, or leave it out")
         if self.method and self.objective:
             raise ValueError("`method` and `objective` both say what to optimise: give one of them")
         if self.full and self.reference == "adapter":
