@@ -19,7 +19,7 @@ from clear_dist.recipes.unlearn import objective_of, unlearn
 
 def main() -> None:
     jobs = json.loads(Path(sys.argv[1]).read_text())
-    world = init_world()
+    world = init_world(deterministic=any(job["config"].get("deterministic") for job in jobs))
     for job in jobs:
         out = Path(job["out"])
         out.mkdir(parents=True, exist_ok=True)

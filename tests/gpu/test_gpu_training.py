@@ -72,6 +72,24 @@ def test_sharding_and_precision_change_nothing_but_rounding(runs: dict[str, Path
     assert losses["z3_bf16"] != losses["z3_fp32"]
 
 
+def test_deterministic_runs_are_equal_bit_for_bit(
+    tmp_path: Path, model_dir: Path, cache: Path, device: torch.device
+) -> None:
+    del device
+    jobs = []
+    for name in ("first", "second"):
+        config = {**CONFIG, "dtype": "bf16", "deterministic": True, "original": str(model_dir), "model": str(model_dir)}
+        jobs.append({"name": name, "out": str(tmp_path / name), "ds": SHARDED, "config": config})
+    file = tmp_path / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    run_ranks(1, WORKER, [str(file)], cache)
+    a, b = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("first", "second"))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert [line["loss"] for line in metrics(tmp_path / "first")] == [
+        line["loss"] for line in metrics(tmp_path / "second")
+    ]
+
+
 def test_adapter_loads_in_plain_peft(runs: dict[str, Path], model_dir: Path):
     tensors = load_file(runs["z3_fp32"] / "adapter" / "adapter_model.safetensors")
     moved = [t for name, t in tensors.items() if "lora_B" in name]
