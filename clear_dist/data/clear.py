@@ -9,7 +9,6 @@ hold ``attributes.json`` (visible attributes, unseen pictures, facts) and ``tofu
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from clear_dist.data.rows import BadData, ChoiceRow, PictureInfo, TextRow, VisualRow, filled, repeated, right_first
 from clear_dist.data.tofu import text_rows
+from clear_dist.reading import json_value
 from clear_dist.types import Picture, UserError
 
 PERTURBED = ("forget01_perturbed", "forget05_perturbed", "forget10_perturbed", "retain_perturbed")
@@ -132,11 +132,15 @@ class ClearFiles:
         if path is None or not path.is_file():
             return {}
         try:
-            sidecar = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            sidecar = json_value(path.read_bytes())
+        except ValueError as error:
             raise UserError(f"{path.name}: not valid JSON ({error}). Mend or remove the file.") from error
         if not isinstance(sidecar, dict) or sidecar.get("v") != 1:
             raise UserError(f'{path.name}: expected an object with "v": 1, "pictures" and "facts".')
+        for part in ("pictures", "facts"):
+            entries = sidecar.get(part, {})
+            if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+                raise UserError(f"{path.name}: {part}: expected an object of objects. Mend or remove the file.")
         return sidecar
 
     @cached_property
@@ -144,13 +148,18 @@ class ClearFiles:
         """Digest -> what ``attributes.json`` says of the picture; empty without the file."""
         found: dict[str, PictureInfo] = {}
         for digest, entry in self._sidecar.get("pictures", {}).items():
-            questions = entry.get("questions") or []
-            if any(len(pair) != 2 or not all(filled(text) for text in pair) for pair in questions):
-                raise UserError(f"attributes.json: pictures.{digest}.questions must be pairs [question, answer].")
+            questions, attributes = entry.get("questions") or [], entry.get("attributes") or {}
+            place, description = f"attributes.json: pictures.{digest[:80]}", entry.get("description") or None
+            if not isinstance(questions, list) or not all(map(_is_pair, questions)):
+                raise UserError(f"{place}.questions must be pairs [question, answer].")
+            if not isinstance(attributes, dict):
+                raise UserError(f"{place}.attributes: expected an object, attribute to word.")
+            if description is not None and not filled(description):
+                raise UserError(f"{place}.description: expected text.")
             found[digest] = PictureInfo(
                 unseen=bool(entry.get("unseen", False)),
-                attributes={str(k): str(v) for k, v in (entry.get("attributes") or {}).items()},
-                description=entry.get("description") or None,
+                attributes={str(k): str(v) for k, v in attributes.items()},
+                description=description,
                 questions=tuple((q, a) for q, a in questions),
             )
         return found
@@ -158,7 +167,11 @@ class ClearFiles:
     @cached_property
     def facts(self) -> dict[str, dict[str, str]]:
         """Question -> {"person", "fact"} from ``attributes.json``; empty without the file."""
-        return self._sidecar.get("facts", {})
+        facts = self._sidecar.get("facts", {})
+        for question, entry in facts.items():
+            if odd := [name for name in ("person", "fact") if entry.get(name) is not None and not filled(entry[name])]:
+                raise UserError(f"attributes.json: facts.{question[:80]}.{odd[0]}: expected text, or nothing.")
+        return facts
 
     def _companions(
         self, configs: Sequence[str]
@@ -218,7 +231,13 @@ class ClearFiles:
 
     def _pictures(self, config: str, table: datasets.Dataset) -> list[Picture | None]:
         """Pictures by reference, in row order; the encoded bytes are hashed where they lie, never copied."""
-        table = table.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+        kind = table.features["image"]
+        try:
+            table = table.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+        except Exception as error:  # whatever arrow and datasets say of a column that holds something else
+            raise UserError(
+                f"{self.source}: config {config}, column image: expected pictures or names of files, found {kind}."
+            ) from error
         pictures: list[Picture | None] = []
         for chunk in table.data.column("image").chunks:
             data, paths = chunk.field("bytes"), chunk.field("path").to_pylist()
@@ -247,15 +266,27 @@ class ClearFiles:
         if not name:
             return None
         folders = [self.directory / config, self.directory] if self.directory else []
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        path = next((folder / name for folder in folders if _is_file(folder / name)), None)
         if path is None:
-            self._bad.report(f"{source}: no bytes in the table and no file {name} in the dataset directory.")
+            self._bad.report(f"{source}: no bytes in the table and no file {name[:200]} in the dataset directory.")
             return None
         if not any(path.resolve().is_relative_to(root) for root in self._roots):
             self._bad.report(f"{source}: {name} leads out of the dataset directory. Put the picture there.")
             return None
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return Picture(digest, source, path.read_bytes)
+
+
+def _is_file(path: Path) -> bool:
+    """False, too, where no file can have this name: one too long, with a zero byte, or a link in a circle."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _is_pair(pair: object) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(map(filled, pair))
 
 
 def _cell_bytes(column: pa.BinaryArray, row: int) -> bytes:

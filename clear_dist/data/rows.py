@@ -99,5 +99,6 @@ def filled(value: object) -> bool:
 
 def repeated(ids: Sequence[object]) -> dict[int, int]:
     """Place of every id that occurred before -> place where it occurred first. Rows without an id do not count."""
-    first: dict[object, int] = {}
-    return {i: first[value] for i, value in enumerate(ids) if value is not None and first.setdefault(value, i) != i}
+    first: dict[str, int] = {}
+    keys = [None if value is None else repr(value) for value in ids]  # an id may be a list: files hold anything
+    return {i: first[key] for i, key in enumerate(keys) if key is not None and first.setdefault(key, i) != i}

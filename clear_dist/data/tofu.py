@@ -7,7 +7,6 @@ answers, ``real_authors`` and ``world_facts``.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_dist.data.rows import BadData, ChoiceRow, TextRow, filled, repeated, right_first
+from clear_dist.reading import json_value
 from clear_dist.types import SetName, UserError
 
 AUTHOR_ROWS = 20
@@ -183,10 +183,14 @@ def perturbed_answers(files: TofuFiles, configs: Sequence[str]) -> dict[tuple[st
                     f"{files.source}: {config}[{i}] has {', '.join(record) or 'no fields'}; "
                     "expected question, answer, paraphrased_answer, perturbed_answer."
                 )
-            wrong = record["perturbed_answer"]
-            wrong = [wrong] if isinstance(wrong, str) else [str(answer) for answer in wrong]
+            wrong, paraphrase = record["perturbed_answer"], record.get("paraphrased_answer")
+            wrong = [wrong] if isinstance(wrong, str) else wrong
+            if not isinstance(wrong, list) or not all(map(filled, wrong)):
+                raise UserError(f"{files.source}: {config}[{i}].perturbed_answer: expected text, or a list of texts.")
+            if paraphrase is not None and not filled(paraphrase):
+                raise UserError(f"{files.source}: {config}[{i}].paraphrased_answer: expected text, or nothing.")
             key = (record["question"].strip(), record["answer"].strip())
-            found[key] = (record.get("paraphrased_answer"), wrong)
+            found[key] = (paraphrase, wrong)
     return found
 
 
@@ -241,8 +245,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path.name}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
     if text.lstrip().startswith("["):  # a plain JSON list holds the same
         try:
-            records = json.loads(text)
-        except json.JSONDecodeError as error:
+            records = json_value(text)
+        except ValueError as error:
             raise UserError(f"{path.name}: not valid JSON ({error}).") from error
         lines = [(i, record) for i, record in enumerate(records, 1)]
     else:
@@ -251,9 +255,9 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                lines.append((number, json.loads(line)))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path.name}, line {number}: not JSON ({error.msg}). One object a line.") from error
+                lines.append((number, json_value(line)))
+            except ValueError as error:
+                raise UserError(f"{path.name}, line {number}: not JSON ({error}). One object a line.") from error
     for number, record in lines:
         if not isinstance(record, dict):
             raise UserError(f"{path.name}, entry {number}: expected an object with question and answer.")

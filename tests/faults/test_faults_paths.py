@@ -53,6 +53,14 @@ def test_a_picture_elsewhere_is_refused(tmp_path: Path, how: str) -> None:
     assert len(skipped) == 1 and "leads out" in skipped[0]
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "a\0b", "loop.png"])
+def test_names_no_file_can_have_are_refused(tmp_path: Path, name: str) -> None:
+    path = dataset(tmp_path, name)
+    (path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(UserError, match=r"full\[0\]\.image: no bytes in the table and no file"):
+        load_dataset(str(path), modality="visual", forget_names="Ada Berg")
+
+
 def test_links_within_and_those_of_the_hub_s_cache_are_followed(tmp_path: Path) -> None:
     blob = tmp_path / "hub" / "datasets--a--b" / "blobs" / "0123"
     blob.parent.mkdir(parents=True)
