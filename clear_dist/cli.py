@@ -35,6 +35,11 @@ COMMANDS: dict[str, Command] = {
         "write CLEAR-mini, a dataset of generated people",
         ("clear-dist data mini --out data/mini", "clear-dist data mini --preset full --out data/full"),
     ),
+    "data check": Command(
+        config.DataCheckConfig,
+        "look for faults in a dataset: splits, labels, duplicates, leaks, pictures",
+        ("clear-dist data check data/mine", "clear-dist data check data/mine --json"),
+    ),
     "model new": Command(
         config.ModelNewConfig,
         "make a model with random weights and a tokenizer",

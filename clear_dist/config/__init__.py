@@ -10,6 +10,7 @@ from .attack import AttackConfig
 from .base import NOT_IDENTITY, Config, DataFields, ForgetSplit, ModelFields, Preset, opt
 from .certify import CertifyConfig
 from .checkpoint import CheckpointListConfig, CheckpointPruneConfig, CheckpointVerifyConfig
+from .data_check import DataCheckConfig
 from .doctor import DoctorConfig
 from .jobs import (
     DataMiniConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "CheckpointVerifyConfig",
     "CompareConfig",
     "Config",
+    "DataCheckConfig",
     "DataFields",
     "DataMiniConfig",
     "DoctorConfig",
