@@ -59,7 +59,7 @@ def test_no_pin_and_no_range_reaches_a_version_with_a_known_fault(
 
 def test_all_that_is_installed_is_pinned(pins: dict[str, Version]) -> None:
     """What an installation brings along is what was tested: the closure, not only what is named."""
-    for distribution in importlib.metadata.distributions(path=[p for p in sys.path if "site-packages" in p]):
+    for distribution in importlib.metadata.distributions(path=[p for p in sys.path if p.endswith("site-packages")]):
         name = canonicalize_name(distribution.metadata["Name"])
         if name not in OURS:
             assert name in pins, f"{name} {distribution.version} is in no line of constraints.txt"

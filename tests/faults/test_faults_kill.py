@@ -134,7 +134,7 @@ def test_killed_in_every_phase(attempts: Attempts, tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["lora", "full"])
 def test_killed_at_every_stage(attempts: Attempts, tmp_path: Path, full: bool) -> None:
     """LoRA, whose reference is the adapter switched off, and all weights, whose reference is on disk."""
     more = {"full": full, "max_steps": 6}

@@ -41,7 +41,7 @@ def when_at(step: int, run: Path, ranks: list[Rank]) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_one_rank_is_told_and_all_leave_to_go_on(
     tmp_path: Path, model: Path, cache: Path, number: signal.Signals
 ) -> None:

@@ -52,7 +52,10 @@ def run(command: str, flags: str) -> int:
     return cli.main([command, *flags.split()])
 
 
-@pytest.mark.parametrize("reference", ["adapter", "cache", "copy"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("reference", ["adapter", pytest.param("cache", marks=SLOW), pytest.param("copy", marks=SLOW)])
 def test_an_original_in_four_bits_is_unlearned_and_asked_as_it_was_trained(
     base: Path, original: Path, tmp_path: Path, reference: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
