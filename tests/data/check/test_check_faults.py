@@ -92,7 +92,7 @@ def moved(tables: Tables) -> None:
 
 
 def same_id(tables: Tables) -> None:
-    tables["full"]["id"] = [f"r{i}" for i in range(17)] + ["r0"]
+    tables["full"]["id"] = [*(f"r{i}" for i in range(17)), "r0"]
 
 
 def like(row: int, change: int, at: int = 4) -> Callable[[Tables], None]:
