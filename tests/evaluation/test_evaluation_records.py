@@ -119,7 +119,7 @@ def test_a_bad_field_is_named_with_its_line(tmp_path: Path, change: dict, said: 
     [
         (b"[1]\n", "expected a JSON object"),
         (b'{"v": NaN}\n', ":1: not a JSON object"),
-        (b"\xff\xfe\n", "not UTF-8"),
+        (b"\xff\xfe\n", "utf-8"),
         ((json.dumps(GOOD) + "\n").encode() * 2, r":2: .*count twice"),
     ],
 )
