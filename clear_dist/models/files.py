@@ -7,11 +7,12 @@ import json
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 
+from clear_dist.reading import json_value, unique_keys
 from clear_dist.types import UserError
 
 TINY = Path(__file__).resolve().parent.parent / "assets" / "mini_base"
@@ -114,14 +115,32 @@ def read_header(file: Path) -> dict[str, Any]:
         if len(start) < 8 or not 2 <= length <= min(total - 8, _MAX_HEADER):
             raise UserError(f"{file}: is not a safetensors file, or cut off (a Git LFS pointer?); fetch it again")
         try:
-            header = json.loads(f.read(length))
+            header = json_value(f.read(length), object_pairs_hook=unique_keys)
         except ValueError as error:
             raise UserError(f"{file}: its safetensors header is damaged; fetch the file again") from error
+    if not isinstance(header, dict):
+        raise UserError(f"{file}: its safetensors header is no object; fetch the file again")
     header.pop("__metadata__", None)
+    if bad := [name for name, entry in header.items() if not _is_entry(entry)]:
+        raise UserError(f"{file}: its safetensors header is damaged at {bad[0][:80]!r}; fetch the file again")
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if 8 + length + end != total:
         raise UserError(f"{file}: has {total} bytes, its header promises {8 + length + end}; fetch the file again")
     return header
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry has dtype, shape and a range of bytes, each of its kind."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    offsets = entry.get("data_offsets")
+    if not _is_counts(entry.get("shape")) or not _is_counts(offsets):
+        return False
+    return len(offsets) == 2 and offsets[0] <= offsets[1]
+
+
+def _is_counts(part: object) -> TypeGuard[list[int]]:
+    return isinstance(part, list) and all(type(n) is int and n >= 0 for n in part)
 
 
 def weights_digest(directory: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_dist.config import CertifyConfig
+from clear_dist.errors import printable
 from clear_dist.services.certificate import certificate_of, differences, envelope, people_among, read_envelope
 from clear_dist.services.progress import console, say
 from clear_dist.services.signing import canonical, check_cryptography, fingerprint, is_signed_by, new_key, sign
@@ -64,7 +65,7 @@ def verify(config: CertifyConfig) -> int:
     if folder is not None:
         problems += differences(document, folder)
     for problem in problems:
-        console.print(f"  ✕ {problem}", markup=False, soft_wrap=True)
+        console.print(f"  ✕ {printable(problem)}", markup=False, soft_wrap=True)
     signature = found["signature"]
     if signature is None:
         say("unsigned: the checksums show damage, not who vouches for it")
@@ -94,7 +95,7 @@ def _broken(found: dict[str, Any], config: CertifyConfig) -> list[str]:
         return [*out, "signature: there is none, though a public key was given"] if config.public_key else out
     check_cryptography()
     carried = str(signature.get("public_key", ""))
-    if not is_signed_by(document, signature, carried):
+    if not _holds(document, signature, carried, f"{config.verify}: `signature.public_key`"):
         out.append("signature: is not that of the document")
     if signature.get("fingerprint") != fingerprint(carried):
         out.append("signature: the fingerprint is another key's")
@@ -103,6 +104,13 @@ def _broken(found: dict[str, Any], config: CertifyConfig) -> list[str]:
             trusted = config.public_key.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--public-key {config.public_key}: cannot be read ({error})") from None
-        if not is_signed_by(document, signature, trusted):
+        if not _holds(document, signature, trusted, f"--public-key {config.public_key}"):
             out.append(f"signature: was not made with the key of {config.public_key}")
     return out
+
+
+def _holds(document: dict[str, Any], signature: dict[str, Any], public: str, where: str) -> bool:
+    try:
+        return is_signed_by(document, signature, public)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None

@@ -6,7 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +13,7 @@ from clear_dist.config import CheckpointListConfig, CheckpointPruneConfig, Check
 from clear_dist.config.checkpoint import CheckpointFields
 from clear_dist.engine.checkpoint_files import MANIFEST, Damaged, problems, prune, published, read_manifest
 from clear_dist.errors import UserError
-from clear_dist.services.progress import duration
+from clear_dist.services.progress import Terminal, duration
 from clear_dist.services.rundir import CHECKPOINTS, holder_of
 
 DAMAGED = 1  # exit status (docs/exit-codes.md)
@@ -117,5 +116,5 @@ def remove(folder: Path, keep: int) -> int:
     return DAMAGED if bad else 0
 
 
-def _stdout() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+def _stdout() -> Terminal:
+    return Terminal(highlight=False, width=None if sys.stdout.isatty() else 120)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
-
 from clear_dist.config import CompareConfig
 from clear_dist.report.compare import as_json, compare_runs_table, lines_of
 from clear_dist.report.runs import read_runs
+from clear_dist.services.progress import Terminal
 from clear_dist.types import UserError
 
 COLUMNS = 118  # where there is no terminal whose width counts
@@ -28,9 +27,9 @@ def run(config: CompareConfig) -> None:
             "`clear-dist unlearn` or `evaluate`, or of a sweep"
         )
     if config.json:
-        print(json.dumps(as_json(lines), indent=1, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(as_json(lines), indent=1, allow_nan=False))
         return
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=COLUMNS)
+        console = Terminal(highlight=False, width=COLUMNS)
     console.print(compare_runs_table(lines))

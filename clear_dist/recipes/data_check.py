@@ -7,15 +7,13 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from clear_dist.config import DataCheckConfig
 from clear_dist.data.check import Report, check_directory
 from clear_dist.data.clear import cache_directory
-from clear_dist.errors import printable
-from clear_dist.services.progress import task
+from clear_dist.services.progress import Terminal, task
 
 BROKEN = 1  # exit status (docs/exit-codes.md)
 
@@ -42,9 +40,9 @@ def run(config: DataCheckConfig) -> int:
 
 
 def show(report: Report, shown: int) -> None:
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Terminal(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
     rows = ", ".join(f"{name} {count:,}" for name, count in report.counts.items())
-    console.print(Text(printable(f"{report.source}: {len(report.people)} people; rows: {rows}")), soft_wrap=True)
+    console.print(Text(f"{report.source}: {len(report.people)} people; rows: {rows}"), soft_wrap=True)
     if report.findings:
         table = Table(box=None, pad_edge=False)
         for name in ("kind", "place", "what"):
@@ -54,7 +52,7 @@ def show(report: Report, shown: int) -> None:
             seen[finding.kind] += 1
             if seen[finding.kind] <= shown:
                 mark = "✕ " if finding.severity == "fault" else "! "
-                table.add_row(*(Text(printable(cell)) for cell in (mark + finding.kind, finding.place, finding.what)))
+                table.add_row(*(Text(cell) for cell in (mark + finding.kind, finding.place, finding.what)))
         console.print(table)
         for kind, count in report.kinds().items():
             if count > shown:

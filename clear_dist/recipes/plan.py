@@ -8,14 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from clear_dist.config import PlanConfig
 from clear_dist.engine.ds_config import AUTO, load_ds_config
 from clear_dist.engine.ds_shipped import shipped, shipped_name
 from clear_dist.planner.advice import choose_stage, judge, recomputing
 from clear_dist.planner.hardware import Gpu, gpu_of
 from clear_dist.planner.job import Job
+from clear_dist.services.progress import Terminal
 from clear_dist.types import UserError
 
 from .plan_job import job_of, planned_objective, planned_shape
@@ -41,11 +40,11 @@ def run(config: PlanConfig) -> int:
     if config.json:
         print(json.dumps(to_json(found, what)))
     else:
-        console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+        console = Terminal(width=None if sys.stdout.isatty() else 120, highlight=False)
         for block in tables(found, what):
             console.print(block, soft_wrap=isinstance(block, str))
         if config.out is not None:
-            console.print(f"written: {config.out}/plan.json, plan.md, plan.png", soft_wrap=True)
+            console.print(f"written: {config.out}/plan.json, plan.md, plan.png", soft_wrap=True, markup=False)
     return 0 if found.verdict.fits else DOES_NOT_FIT
 
 

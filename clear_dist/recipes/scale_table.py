@@ -44,7 +44,7 @@ def print_summary(study: Mapping[str, Any]) -> None:
     for row in rows[:MOST_LINES]:
         plan, real = row["predicted"], row["measured"] or {}
         out.add_row(
-            escape(row["model"]), *((escape(row["mix"]),) if mixes else ()), str(row["gpus"]), row["stage"],
+            escape(row["model"]), *((escape(row["mix"]),) if mixes else ()), str(row["gpus"]), escape(row["stage"]),
             _count(plan["tokens_per_s"]) if plan["fits"] else "does not fit", _count(real.get("tokens_per_s")),
             _percent(plan["mfu"]), _percent(real.get("mfu")),
             size(plan["peak_bytes"]), size(real["peak_bytes"]) if real else "–",

@@ -55,7 +55,7 @@ def figure(image: Image) -> list[str]:
 
 
 def block(content: Block) -> list[str]:
-    out = [f"## {content.title}", "", content.intro, ""]
+    out = [f"## {content.title}", "", escape(content.intro), ""]
     drawn = [line for image in content.images for line in figure(image)]
     told = [line for one in content.tables for line in table(one)]
     out += told + drawn if content.tables_first else drawn + told
@@ -75,7 +75,7 @@ def samples(groups: Sequence[Group]) -> list[str]:
                 mark = answer.mark or ("" if answer.rouge is None else f"ROUGE-L {answer.rouge}")
                 mark = ", ".join(filter(None, (mark, answer.label)))
                 said = "nothing recorded" if answer.text is None else escape(answer.text)
-                rows.append([escape(sample.prompt), escape(sample.expected), escape(answer.model), said, mark])
+                rows.append([escape(sample.prompt), escape(sample.expected), escape(answer.model), said, escape(mark)])
         out += [f"### {group.title}", "", f"({group.hint})", ""]
         out += _table(["question", "expected", "model", "answer", ""], rows)
     return out

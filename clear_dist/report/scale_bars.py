@@ -35,7 +35,7 @@ def _memory(data: ScaleData, mix: str, models: Sequence[str], theme: Theme) -> F
     figure = Figure(figsize=(max(6.4, 0.9 + 2.9 * len(models)), 3.7), layout="constrained")
     panels = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
     step = 0.82 / len(data.stages)
-    near = limit < 4 * max(peaks)
+    near = limit < 4 * max(peaks, default=0)
     for axes, model in zip(panels, models, strict=True):
         dress(axes, theme)
         for number, stage in enumerate(data.stages):
@@ -60,7 +60,7 @@ def _memory(data: ScaleData, mix: str, models: Sequence[str], theme: Theme) -> F
         axes.set_xlabel(data.devices, fontsize=8.5, color=theme.soft)
     panels[0].set_ylabel(f"peak, {unit_name}", fontsize=8.5, color=theme.soft)
     handles: list[tuple[Patch | Line2D, str]] = [
-        (Patch(color=style(data, stage)[0], linewidth=0), stage) for stage in data.stages
+        (Patch(color=style(data, stage)[0], linewidth=0), plain(stage)) for stage in data.stages
     ]
     if data.measured:
         handles.append((Line2D([], [], marker="D", markersize=4.5, color=theme.ink, linewidth=0), "measured"))
@@ -192,7 +192,7 @@ def _agreement(data: ScaleData, theme: Theme) -> Figure:
     ]
     for stage in data.stages:
         _, marker = style(data, stage)
-        handles.append((Line2D([], [], color=theme.soft, marker=marker, markersize=5, linewidth=0), stage))
+        handles.append((Line2D([], [], color=theme.soft, marker=marker, markersize=5, linewidth=0), plain(stage)))
     figure.legend(*zip(*handles, strict=True), loc="outside upper left", ncols=7, frameon=False, fontsize=8.5,
                   labelcolor=theme.ink)  # fmt: skip
     return figure

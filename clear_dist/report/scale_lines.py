@@ -173,7 +173,7 @@ def legend(figure: Figure, data: ScaleData, theme: Theme, *, ideal: bool = False
     handles: list[tuple[Line2D, str]] = []
     for stage in data.stages:
         color, marker = style(data, stage)
-        handles.append((entry(color=color, marker=marker, markersize=5.5), stage))
+        handles.append((entry(color=color, marker=marker, markersize=5.5), plain(stage)))
     if data.measured:
         handles.append((entry(color=theme.ink, marker="o", markersize=5.5, linewidth=1.8), "measured"))
     hollow = {"marker": "o", "markersize": 5.5, "markerfacecolor": theme.card, "linewidth": 1.3}

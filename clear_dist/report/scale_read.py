@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from clear_dist.report.run import read_json
+from clear_dist.report.scale_check import COLUMNS, check_study
 from clear_dist.types import UserError
 
 Kind = Literal["predicted", "measured"]
 KINDS: tuple[Kind, Kind] = ("predicted", "measured")
-COLUMNS = ("model", "gpus", "stage", "method", "mix", "scaling")
 NO_FIT = "does not fit"
 _TOP = ("machine", "gpu", "grid", "baseline", "left_out", "rows")
-_FIELDS = (*COLUMNS, "predicted", "measured", "why")
 
 
 @dataclass(frozen=True)
@@ -66,18 +65,12 @@ class ScaleData:
 def read_study(folder: Path) -> ScaleData:
     """Raises UserError, naming file and field, where scale_study.json is absent or broken."""
     file = folder / "scale_study.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); clear-dist scale-study writes it") from None
-    except ValueError as error:
-        raise UserError(f"{file}: not valid JSON: {error}") from None
-    missing = [name for name in _TOP if name not in content] if isinstance(content, dict) else ["an object"]
-    if missing:
+    if not file.is_file():
+        raise UserError(f"{file}: cannot be read (there is none); clear-dist scale-study writes it")
+    content = read_json(file)
+    if missing := [name for name in _TOP if name not in content]:
         raise UserError(f"{file}: {missing[0]} is missing; clear-dist scale-study writes it")
-    for number, row in enumerate(content["rows"]):
-        if lacking := [name for name in _FIELDS if name not in row]:
-            raise UserError(f"{file}: rows[{number}].{lacking[0]} is missing")
+    check_study(content, file)
     rows = tuple(content["rows"])
     return ScaleData(
         rows=rows,

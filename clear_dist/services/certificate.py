@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
+import re
 import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_dist.errors import UserError
+from clear_dist.reading import finite, json_value, unique_keys
 from clear_dist.services.rundir import read_run
 from clear_dist.services.signing import canonical
 
@@ -27,6 +28,7 @@ METRICS = (
     *("name_accuracy", "fact_accuracy", "attribute_accuracy", "rouge_l", "probability", "truth_ratio"),
     *("exact_memorisation", "extraction_strength"),
 )
+_SALT = re.compile("([0-9a-f]{2})+")
 LIMITS = (
     "It says what was run, on which weights and data, and what was measured, as the files of the run have it.",
     "Digests show that files are those the certificate was made of. A signature shows who vouches for it; without one "
@@ -154,10 +156,16 @@ def read_envelope(file: Path) -> dict[str, Any]:
     document = found.get("certificate")
     if not isinstance(document, dict) or document.get("kind") != KIND or document.get("v") != 1:
         raise UserError(f"{file}: is no {KIND} of version 1")
-    if not isinstance(found.get("sha256"), str) or not isinstance(found.get("signature"), dict | None):
+    if not isinstance(found.get("sha256"), str) or not isinstance(found.get("signature", ""), dict | None):
         raise UserError(f"{file}: sha256 or signature is missing or of another kind")
     if not isinstance(document.get("files"), dict):
         raise UserError(f"{file}: `certificate.files` is missing or of another kind")
+    salt, forgotten = document.get("salt"), document.get("forgotten")
+    if not isinstance(salt, str) or not _SALT.fullmatch(salt):
+        raise UserError(f"{file}: `certificate.salt` is missing or not hexadecimal")
+    people = forgotten.get("people") if isinstance(forgotten, dict) else None
+    if not isinstance(people, list) or not all(isinstance(digest, str) for digest in people):
+        raise UserError(f"{file}: `certificate.forgotten.people` is missing or no list of digests")
     return found
 
 
@@ -169,7 +177,7 @@ def differences(document: Mapping[str, Any], run: Path) -> list[str]:
         file = run / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             out.append(f"{name}: leads out of the run directory")
-        elif not file.is_file():
+        elif not _is_file(file):
             out.append(f"{name}: missing")
         elif not isinstance(wanted, dict) or file_digest(file) != wanted:
             out.append(f"{name}: its content is not what was certified")
@@ -178,19 +186,26 @@ def differences(document: Mapping[str, Any], run: Path) -> list[str]:
     ]
 
 
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
 def people_among(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, bool]:
     """name -> whether it was to be forgotten, as far as spelling goes."""
-    listed = set((document.get("forgotten") or {}).get("people") or ())
-    return {name: person_digest(str(document["salt"]), name) in listed for name in names}
+    listed = set(document["forgotten"]["people"])
+    return {name: person_digest(document["salt"], name) in listed for name in names}
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json_value(file.read_bytes(), parse_constant=finite, parse_float=finite, object_pairs_hook=unique_keys)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{file}: is no JSON, or damaged") from None
+    except ValueError as error:
+        raise UserError(f"{file}: is no JSON, or damaged ({error})") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: expected an object")
     return found

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from clear_dist.errors import printable
+
+
+class Terminal(Console):
+    """A console on which texts from files drive nothing: of what is printed, tables and bars too, characters that
+    control a terminal or turn the direction of writing are shown as escapes. Markup is for who prints to escape."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(_visible(segment.text), segment.style)
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(printable(c) if _drives(c) else c for c in text)
+
+
+def _drives(char: str) -> bool:
+    """Unlike ``printable`` it lets through wide spaces, and joiners, which are parts of words and of emoji."""
+    return char not in "\n\u200c\u200d" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
 
 # A log file has no width; tables of three models need about 110 columns.
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
+console = Terminal(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 LOG_SHARE = 0.1  # without a terminal: a line every tenth of the way
 LOG_SECONDS = 20.0  # and never more often than this, the first and last line excepted
 
@@ -44,7 +69,9 @@ class Task:
         spent = now - self._began
         left = spent / (done - self._first) * (self.total - done) if done > self._first else 0.0
         estimate = f", {left:.0f} s left" if done < self.total else ""
-        console.print(f"{self.title}: {done}/{self.total}, {spent:.0f} s{estimate}{'  ' + note if note else ''}")
+        console.print(
+            f"{self.title}: {done}/{self.total}, {spent:.0f} s{estimate}{'  ' + note if note else ''}", markup=False
+        )
 
 
 @contextmanager
@@ -57,21 +84,21 @@ def task(title: str, total: int, show: bool = True) -> Iterator[Task | None]:
         yield Task(title, total, None)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
         yield Task(title, total, bar)
 
 
 def say(text: str, show: bool = True) -> None:
-    """A line about what happens next."""
+    """A line about what happens next; what it quotes is neither markup nor control sequences."""
     if show:
-        console.print(text, soft_wrap=True)
+        console.print(printable(text), soft_wrap=True, markup=False)
 
 
 def duration(seconds: float) -> str:

@@ -44,6 +44,7 @@ def new_key(file: Path) -> str:
 
 def sign(document: Mapping[str, Any], key_file: Path) -> dict[str, str]:
     """{algorithm, public_key (PEM), fingerprint, value (base64)}. Raises UserError for a file without such a key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -52,7 +53,7 @@ def sign(document: Mapping[str, Any], key_file: Path) -> dict[str, str]:
         key = load_pem_private_key(key_file.read_bytes(), password=None)
     except OSError as error:
         raise UserError(f"--key {key_file}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UserError(f"--key {key_file}: {wanted} ({error})") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise UserError(f"--key {key_file}: {wanted}")
@@ -63,13 +64,13 @@ def sign(document: Mapping[str, Any], key_file: Path) -> dict[str, str]:
 
 def is_signed_by(document: Mapping[str, Any], signature: Mapping[str, Any], public: str) -> bool:
     """Whether the signature is that of the document under the public key (PEM). Raises UserError for no such key."""
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
         key = load_pem_public_key(public.encode())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise UserError("the public key is none: expected Ed25519 in PEM") from None
     if not isinstance(key, Ed25519PublicKey):
         raise UserError("the public key is of another kind: expected Ed25519")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_dist.errors import UserError
+from clear_dist.reading import finite, json_value
 
 from .manifest import DATABASE, Manifest
 from .objects import intact, sweep_parts, write_whole
@@ -46,9 +47,12 @@ def read_farm_file(folder: Path) -> FarmFile:
     """
     path = folder / FARM_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        tasks = tuple(Task(**{**task, "parents": tuple(task["parents"])}) for task in content["tasks"])
+        content = json_value(path.read_bytes(), parse_constant=finite, parse_float=finite)
+        tasks = tuple(_task(task) for task in content["tasks"])
         farm = FarmFile(content["head"], RunnerRef(**content["runner"]), tasks)
+        if not isinstance(farm.head, dict) or not isinstance(farm.runner.factory, str):
+            raise TypeError("head or runner is of another kind")
+        keys = [make_task(task.kind, task.name, task.spec, task.parents).key for task in tasks]
     except FileNotFoundError:
         raise UserError(f"{folder}: no farm of shadow models there ({FARM_FILE} is missing)") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -56,10 +60,18 @@ def read_farm_file(folder: Path) -> FarmFile:
             f"{path}: cannot be read ({error}); move it away and start again with the same options: "
             "finished tasks are found again"
         ) from None
-    for task in tasks:
-        if make_task(task.kind, task.name, task.spec, task.parents).key != task.key:
+    for task, key in zip(tasks, keys, strict=True):
+        if key != task.key:
             raise UserError(f"{path}: task {task.name} was changed by hand; move the file away and start again")
     return farm
+
+
+def _task(content: Any) -> Task:
+    task = Task(**{**content, "parents": tuple(content["parents"])})
+    texts = (task.key, task.kind, task.name, *task.parents)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(task.spec, dict):
+        raise TypeError(f"task {task.name!r:.90} has a field of another kind")
+    return task
 
 
 def create_farm(folder: Path, head: Mapping[str, Any], runner: RunnerRef, tasks: Sequence[Task]) -> FarmFile:

@@ -26,8 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from clear_dist.reading import json_value
+
 from .objects import Ref
-from .sidecars import Done, finite, sidecar_path, write_sidecar
+from .sidecars import Done, finite, has_its_types, sidecar_path, write_sidecar
 from .task import Task
 
 DATABASE = "farm.db"
@@ -79,17 +81,24 @@ class Row:
 
 
 def row_of(record: sqlite3.Row) -> Row:
-    """A record of the table ``tasks``."""
+    """A record of the table ``tasks``. Raises ValueError for one that no farm writes."""
     r = record
-    task = Task(r["key"], r["kind"], r["name"], json.loads(r["spec"]), tuple(json.loads(r["parents"])), bool(r["keep"]))
+    spec, parents = json_value(r["spec"]), json_value(r["parents"])
+    texts = (r["key"], r["kind"], r["name"], r["worker"] or "", r["error"] or "", r["state"])
+    lists = isinstance(spec, dict) and isinstance(parents, list) and type(r["attempts"]) is int
+    if not lists or not all(isinstance(text, str) for text in (*texts, *parents)):
+        raise ValueError("a record of a task has a field of another kind")
+    task = Task(r["key"], r["kind"], r["name"], spec, tuple(parents), bool(r["keep"]))
     done = None
     if r["state"] == "done":
         weights = Ref(r["weights"], r["weights_size"]) if r["weights"] else None
         result = Ref(r["result"], r["result_size"])
+        metrics = json_value(r["metrics"] or "null")
         done = Done(
-            task.key, task.kind, task.name, result, weights, json.loads(r["metrics"]), r["seconds"], r["finished_at"],
-            r["worker"],
-        )  # fmt: skip
+            task.key, task.kind, task.name, result, weights, metrics, r["seconds"], r["finished_at"], r["worker"]
+        )
+        if not has_its_types(done):
+            raise ValueError("a record of a finished task has a field of another kind")
     return Row(task, r["state"], r["attempts"], r["worker"], r["error"], done)
 
 

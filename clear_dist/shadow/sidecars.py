@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clear_dist.reading import json_value
+
 from .objects import Ref, write_whole
 from .task import KEY, canonical
 
@@ -75,15 +77,35 @@ def write_sidecar(folder: Path, done: Done) -> None:
 def read_sidecar(folder: Path, key: str) -> Done | None:
     """The sidecar of a task; None where there is none, or it was cut short, changed, or is another task's."""
     try:
-        content = json.loads(sidecar_path(folder, key).read_text(encoding="utf-8"))
+        content = json_value(sidecar_path(folder, key).read_bytes())
         digest = content.pop("digest")
         if digest != _digest(content) or content["key"] != key or content["v"] != 1:
             return None
         del content["v"], content["versions"]
         refs = {name: Ref(**content[name]) if content[name] is not None else None for name in ("result", "weights")}
-        return Done(**{**content, **refs})
+        done = Done(**{**content, **refs})
+        return done if has_its_types(done) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def has_its_types(done: Done) -> bool:
+    """Whether a digest that holds stands under what a farm writes."""
+    refs = [done.result, *([done.weights] if done.weights is not None else [])]
+    return (
+        all(isinstance(text, str) for text in (done.kind, done.name, done.worker))
+        and all(_is_number(number) for number in (done.seconds, done.finished_at))
+        and isinstance(done.metrics, dict)
+        and all(number is None or _is_number(number) for number in done.metrics.values())
+        and all(
+            isinstance(ref, Ref) and isinstance(ref.sha256, str) and KEY.fullmatch(ref.sha256) and type(ref.size) is int
+            for ref in refs
+        )
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_sidecars(folder: Path) -> dict[str, Done]:
