@@ -18,7 +18,19 @@ from typing import Any, cast
 import datasets
 import pyarrow as pa
 
-from clear_dist.data.rows import BadData, ChoiceRow, PictureInfo, TextRow, VisualRow, filled, repeated, right_first
+from clear_dist.data.rows import (
+    BadData,
+    ChoiceRow,
+    Companion,
+    PictureInfo,
+    TextRow,
+    VisualRow,
+    companion,
+    filled,
+    repeated,
+    right_first,
+    text_list,
+)
 from clear_dist.data.tofu import text_rows
 from clear_dist.reading import json_value
 from clear_dist.types import Picture, UserError
@@ -120,7 +132,10 @@ class ClearFiles:
                     self._bad.report(f"{config}[{i}]: {what} empty.")
                     continue
                 answer = record["answer"].strip()
-                options = right_first(answer, record["options"])
+                if (listed := text_list(record["options"])) is None:
+                    self._bad.report(f"{config}[{i}].options: expected a list of texts.")
+                    continue
+                options = right_first(answer, listed)
                 question = record["question"].strip() if extra else None
                 target = "real_world" if extra else "real_faces"
                 rows.append(ChoiceRow(f"{config}/{i}", target, answer, options, question, picture))
@@ -133,7 +148,7 @@ class ClearFiles:
             return {}
         try:
             sidecar = json_value(path.read_bytes())
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{path.name}: not valid JSON ({error}). Mend or remove the file.") from error
         if not isinstance(sidecar, dict) or sidecar.get("v") != 1:
             raise UserError(f'{path.name}: expected an object with "v": 1, "pictures" and "facts".')
@@ -173,24 +188,18 @@ class ClearFiles:
                 raise UserError(f"attributes.json: facts.{question[:80]}.{odd[0]}: expected text, or nothing.")
         return facts
 
-    def _companions(
-        self, configs: Sequence[str]
-    ) -> dict[tuple[str, str], tuple[str | None, tuple[str, ...], tuple[str, ...]]]:
+    def _companions(self, configs: Sequence[str]) -> dict[tuple[str, str], Companion]:
         """(digest, caption) -> paraphrase, wrong captions, wrong names. By caption too: a picture may recur."""
-        found = {}
+        found: dict[tuple[str, str], Companion] = {}
         columns = ["caption", "paraphrased_caption", "perturbed_captions", "perturbed_names"]
         for config in configs:
             table = self._table(config, ["image", *columns])
             records = table.select_columns(columns).to_list()
-            for picture, record in zip(self._pictures(config, table), records, strict=True):
+            for i, (picture, record) in enumerate(zip(self._pictures(config, table), records, strict=True)):
                 if picture is None or not filled(record["caption"]):
                     continue  # a companion to nothing
-                paraphrase = record["paraphrased_caption"]
-                found[picture.digest, record["caption"].strip()] = (
-                    paraphrase.strip() if filled(paraphrase) else None,
-                    tuple(text for text in record["perturbed_captions"] or () if filled(text)),
-                    tuple(text for text in record["perturbed_names"] or () if filled(text)),
-                )
+                if (read := companion(record, f"{config}[{i}]", self._bad)) is not None:
+                    found[picture.digest, record["caption"].strip()] = read
         return found
 
     def _table(self, config: str, columns: Sequence[str]) -> datasets.Dataset:
@@ -273,7 +282,12 @@ class ClearFiles:
         if not any(path.resolve().is_relative_to(root) for root in self._roots):
             self._bad.report(f"{source}: {name} leads out of the dataset directory. Put the picture there.")
             return None
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            self._bad.report(f"{source}: {name[:200]} cannot be read ({error.strerror or error}).")
+            return None
         return Picture(digest, source, path.read_bytes)
 
 

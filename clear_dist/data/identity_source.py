@@ -51,7 +51,7 @@ def list_source(source: str | Path, workers: int) -> Listing:
                 return list_zip(path)
             raise UserError(f"{source}: not a zip file, or damaged. {EXPECTED}.")
     except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error}).") from error
+        raise UserError(f"{str(source)[:200]}: cannot be read ({str(error)[:300]}).") from error
     raise UserError(f"{source}: no such file or directory. {EXPECTED}, or {MINI}:60x10 (people x pictures).")
 
 
@@ -89,8 +89,10 @@ def _table_names(file: Path) -> list[str]:
 
     with _readable(file):
         schema = pq.read_schema(file)
-        encoded = schema.field("image").type if "image" in schema.names else pa.null()
-        if "name" not in schema.names or not pa.types.is_struct(encoded) or encoded.get_field_index("bytes") < 0:
+        encoded = schema.field("image").type if schema.names.count("image") == 1 else pa.null()
+        at = encoded.get_field_index("bytes") if pa.types.is_struct(encoded) else -1
+        binary = at >= 0 and (pa.types.is_binary(encoded[at].type) or pa.types.is_large_binary(encoded[at].type))
+        if schema.names.count("name") != 1 or not binary:
             raise UserError(f"{file}: expected columns image (bytes, path) and name; found {', '.join(schema.names)}.")
         found = pq.read_table(file, columns=["name"])["name"].to_pylist()
     return [name.strip() if isinstance(name, str) else "" for name in found]

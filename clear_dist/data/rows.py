@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from clear_dist.types import Picture, SetName, UserError
 
@@ -71,6 +71,9 @@ class ChoiceRow:
 
 Row = VisualRow | TextRow
 
+Companion = tuple[str | None, tuple[str, ...], tuple[str, ...]]
+"""Paraphrase, wrong captions, wrong names of a picture."""
+
 
 @dataclass
 class BadData:
@@ -83,18 +86,45 @@ class BadData:
         """Raises UserError unless bad rows are to be skipped."""
         if self.mode == "fail":
             raise UserError(f"{message} Correct the row, or drop bad rows with --on-bad-data skip.")
-        self.skipped.append(message)
+        if message not in self.skipped:  # forget and retain may be cut from one file, and share their companions
+            self.skipped.append(message)
 
 
-def right_first(answer: str, options: object) -> tuple[str, ...]:
+def right_first(answer: str, options: Sequence[str]) -> tuple[str, ...]:
     """The options with the right answer in front and no repetition."""
-    listed = [str(option) for option in options] if isinstance(options, list) else []
-    return tuple(dict.fromkeys([answer, *listed]))
+    return tuple(dict.fromkeys([answer, *options]))
 
 
 def filled(value: object) -> bool:
     """Whether a cell holds text."""
     return isinstance(value, str) and bool(value.strip())
+
+
+def text_list(cell: object) -> tuple[str, ...] | None:
+    """The texts of a cell that holds a list of them, empty ones left out; None where it holds anything else.
+
+    A single text is no list: its letters would be taken for wrong answers.
+    """
+    if cell is None:
+        return ()
+    if not isinstance(cell, list) or not all(text is None or isinstance(text, str) for text in cell):
+        return None
+    return tuple(text for text in cell if filled(text))
+
+
+def companion(record: Mapping[str, Any], place: str, bad: BadData) -> Companion | None:
+    """What a row of a ``*_perturbed`` config adds to its picture; None where a cell is of the wrong kind."""
+    paraphrase = record["paraphrased_caption"]
+    if paraphrase is not None and not isinstance(paraphrase, str):
+        bad.report(f"{place}.paraphrased_caption: expected text, or nothing.")
+        return None
+    lists: list[tuple[str, ...]] = []
+    for column in ("perturbed_captions", "perturbed_names"):
+        if (listed := text_list(record[column])) is None:
+            bad.report(f"{place}.{column}: expected a list of texts.")
+            return None
+        lists.append(listed)
+    return (paraphrase or "").strip() or None, lists[0], lists[1]
 
 
 def repeated(ids: Sequence[object]) -> dict[int, int]:

@@ -120,6 +120,7 @@ class _TofuSource:
 def open_source(source: str, companion: str | None, bad: BadData, notes: list[str]) -> Source:
     """Tell what the source is. Raises UserError where it is nothing known."""
     path = _clear_mini() if source == "clear-mini" else Path(source)
+    _check_name(path)
     if path.is_file():
         return _TofuSource(TofuFiles(path), bad)
     if path.is_dir():
@@ -152,10 +153,21 @@ def splits_of(source: str) -> list[str]:
     return open_source(source, "none", BadData("fail"), []).splits()
 
 
+def _check_name(path: Path) -> None:
+    """Raises UserError where the system refuses to look for such a file: its name is too long, a folder is closed."""
+    try:
+        path.is_file()
+    except OSError as error:
+        raise UserError(
+            f"{str(path)[:200]}: cannot be read ({error.strerror}). Expected a directory or file."
+        ) from error
+
+
 def _companion(given: str | None, default: str | Path) -> TofuFiles | None:
     if given == "none":
         return None
     if given is not None:
+        _check_name(Path(given))
         if not Path(given).is_dir() and not _HUB_NAME.fullmatch(given):
             raise UserError(f"tofu: {given} is no directory. Expected one with forget10_perturbed.json, or a Hub name.")
         return TofuFiles(given)

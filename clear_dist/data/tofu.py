@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clear_dist.data.rows import BadData, ChoiceRow, TextRow, filled, repeated, right_first
+from clear_dist.data.rows import BadData, ChoiceRow, TextRow, filled, repeated, right_first, text_list
 from clear_dist.reading import json_value
 from clear_dist.types import SetName, UserError
 
@@ -205,7 +205,11 @@ def choice_rows(files: TofuFiles, bad: BadData) -> list[ChoiceRow]:
                 continue
             answer = record["answer"].strip()
             listed = record.get("perturbed_answer") or [v for k, v in record.items() if k.startswith("option")]
-            options = right_first(answer, listed)
+            wrong = text_list([listed] if isinstance(listed, str) else listed)
+            if wrong is None:
+                bad.report(f"{name}[{i}]: the wrong answers: expected texts.")
+                continue
+            options = right_first(answer, wrong)
             rows.append(ChoiceRow(f"{name}/{i}", target, answer, options, record["question"].strip()))
     return rows
 
@@ -243,6 +247,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if text.lstrip().startswith("["):  # a plain JSON list holds the same
         try:
             records = json_value(text)

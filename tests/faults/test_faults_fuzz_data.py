@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clear_dist.data.clear import ClearFiles
-from clear_dist.data.conversations import choice, training
+from clear_dist.data.conversations import choice, evaluation, training
+from clear_dist.data.identities import load_identities
 from clear_dist.data.images import check_picture, decode
-from clear_dist.data.rows import BadData
+from clear_dist.data.rows import BadData, filled
 from clear_dist.data.sources import open_source
 from clear_dist.data.tofu import TofuFiles, choice_rows, perturbed_answers, text_rows
 from clear_dist.types import Picture
@@ -147,10 +149,28 @@ def test_attributes(count: int, tmp_path: Path) -> None:
     )
 
 
+PICTURES = [{"bytes": encoded_image((9, 9, i)), "path": None} for i in range(3)]
 TABLE = {
-    "image": [{"bytes": encoded_image((9, 9, i)), "path": None} for i in range(3)],
+    "image": PICTURES,
     "caption": ["Ada stands.", "Ada sits.", "Bo runs."],
     "name": ["Ada Berg", "Ada Berg", "Bo Costa"],
+}
+OPTIONS = [["Ada", "Bo"], ["Bo", "Ada"], ["Cy"]]
+TABLES: dict[str, dict[str, list[Any]]] = {  # one of each kind of config
+    "full": TABLE,
+    "retain_perturbed": {
+        **TABLE,
+        "paraphrased_caption": ["Ada is upright.", "Ada rests.", None],
+        "perturbed_captions": [["Ada lies.", "Ada runs."], [], None],
+        "perturbed_names": [["Zed"], None, ["Ada Berg", "Yan"]],
+    },
+    "full+tofu": {
+        "image": [*PICTURES, None, None],
+        "question": [None, None, None, "Where was Ada?", "Where was Bo?"],
+        "answer": [None, None, None, "There.", "Elsewhere."],
+    },
+    "real_faces": {"image": PICTURES, "answer": ["Ada", "Bo", "Cy"], "options": OPTIONS},
+    "real_world": {"image": PICTURES, "question": ["Who?"] * 3, "answer": ["Ada", "Bo", "Cy"], "options": OPTIONS},
 }
 
 
@@ -175,29 +195,47 @@ def parquet(table: dict[str, Any]) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.parametrize("config", TABLES)
 @pytest.mark.parametrize("count", FEW)
-def test_tables_of_pictures(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "data" / "full").mkdir(parents=True)
+def test_tables(count: int, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in {"full", config}:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "train.parquet").write_bytes(parquet(TABLES[name]))
     runs = iter(range(10**6))
 
-    def table_file(content: bytes) -> None:
+    def table_file(drawn: tuple[bytes, bool]) -> None:
+        content, skip = drawn
         monkeypatch.setenv("CLEAR_DIST_CACHE", str(tmp_path / f"cache{next(runs) % 3}"))
-        (tmp_path / "data" / "full" / "train.parquet").write_bytes(content)
-        rows = ClearFiles(tmp_path / "data", BadData("fail")).visual("full")
-        for row in rows:
-            assert isinstance(row.caption, str) and isinstance(row.person, str)
-            hashlib.sha256(row.picture.read()).hexdigest()
-        training(rows, "retain")
+        (tmp_path / "data" / config / "train.parquet").write_bytes(content)
+        bad = BadData("skip" if skip else "fail")
+        files = ClearFiles(tmp_path / "data", bad)
+        if config.startswith("real"):
+            for chosen in files.choices():
+                assert chosen.picture is not None and all(filled(text) for text in chosen.options)
+                hashlib.sha256(chosen.picture.read()).hexdigest()
+                choice(chosen)
+        elif config == "full+tofu":
+            training(files.text(config, PEOPLE), "retain")
+        else:
+            rows = files.visual("full", [config] if config != "full" else [])
+            for row in rows:
+                assert all(map(filled, (row.caption, row.person, *row.perturbed, *row.wrong_names)))
+                hashlib.sha256(row.picture.read()).hexdigest()
+            training(rows, "retain")
+            evaluation(rows, "retain", PEOPLE, 0)
+        assert all(line.startswith(f"{config}[") for line in bad.skipped)
 
-    good = [TABLE, {**TABLE, "id": ["a", "b", "c"]}]
+    good = [TABLES[config], {**TABLES[config], "id": ["a", "b", "c"]}]
     changed = altered(good).map(lambda v: parquet(v if isinstance(v, dict) else {"image": v}))
     counted(
         count,
-        st.one_of(changed, changed, damaged([parquet(TABLE)]), st.binary(max_size=60)),
+        st.tuples(
+            st.one_of(changed, changed, damaged([parquet(TABLES[config])]), st.binary(max_size=60)), st.booleans()
+        ),
         table_file,
-        names=["config full", "full["],
+        names=[f"config {config}", f"{config}[", f"{config}: "],
         accepted_at_least=count // 20,
-        rejected_at_least=count // 10,
+        rejected_at_least=count // 20,
     )
 
 
@@ -223,4 +261,42 @@ def test_encoded_pictures(count: int) -> None:
     inputs = st.one_of(damaged(list(pictures())), damaged(list(pictures())), st.binary(max_size=200))
     counted(
         count, inputs, picture, names=["full[7].image"], accepted_at_least=count // 20, rejected_at_least=count // 10
+    )
+
+
+def archive() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
+        for i in range(4):
+            made.writestr(f"{PEOPLE[i // 2]}/{i}.png", encoded_image((9, 60 * i, 9)))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["zip", "table"])
+@pytest.mark.parametrize("count", FEW)
+def test_identities(count: int, kind: str, tmp_path: Path) -> None:
+    """Pictures of people for membership: what is read is of people and pictures that are there, the rest is listed."""
+    table = tmp_path / "people" / "full" / "train.parquet"
+    table.parent.mkdir(parents=True)
+    source, file = (tmp_path / "people", table) if kind == "table" else (tmp_path / "people.zip",) * 2
+
+    def identities_file(content: bytes) -> None:
+        file.write_bytes(content)
+        read = load_identities(source, 8, tmp_path / "cache", on_bad="skip", min_images=1, workers=1)
+        assert len(read.ids) == len(read.labels) == len(read.pixels) > 0
+        assert read.file is not None
+        read.file.unlink()
+
+    wrong = altered([{"image": PICTURES, "name": TABLE["name"]}]).map(
+        lambda v: parquet(v if isinstance(v, dict) else {"image": v})
+    )
+    good = parquet({"image": PICTURES, "name": TABLE["name"]}) if kind == "table" else archive()
+    inputs = st.one_of(wrong, damaged([good])) if kind == "table" else damaged([good, good + good])
+    counted(
+        count,
+        st.one_of(inputs, inputs, st.binary(max_size=60)),
+        identities_file,
+        names=["people.zip", "train.parquet", "people:"],
+        accepted_at_least=count // 20,
+        rejected_at_least=count // 20,
     )

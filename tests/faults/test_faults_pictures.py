@@ -60,6 +60,25 @@ HOLES = Image.fromarray(np.dstack([COLOUR, np.where(GREY > 127, 255, 0).astype(n
 TURNED = Image.fromarray(COLOUR).getexif()
 TURNED[0x0112] = 3  # upside down
 
+TURNS = {6: np.rot90(COLOUR, -1), 8: np.rot90(COLOUR), 5: COLOUR.transpose(1, 0, 2)}  # EXIF's number -> shown upright
+GLASS = np.where(GREY > 127, 255, 64).astype(np.uint8)  # a part that lets three quarters of the white through
+OVER_WHITE = np.rint(GREY * (GLASS / 255) + 255 * (1 - GLASS / 255))
+CLEAR_INDEX = int(np.asarray(PALETTE)[0, 0])
+CUT_OUT = np.where((np.asarray(PALETTE) == CLEAR_INDEX)[..., None], 255, np.asarray(PALETTE.convert("RGB")))
+
+
+def turned(number: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return encoded(Image.fromarray(COLOUR), "PNG", exif=exif)
+
+
+def unmarked(data: bytes) -> bytes:
+    """A CMYK JPEG without Adobe's marker (APP14). Readers take its inks to be inverted, as Adobe's are, anyway."""
+    at = data.index(b"\xff\xee")
+    return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4]) :]
+
+
 # name -> (file, the pixels it stands for [SIDE, SIDE, 3], how far a lossy coder may be off)
 GOOD: dict[str, tuple[bytes, np.ndarray, int]] = {
     "rgb png": (encoded(Image.fromarray(COLOUR), "PNG"), COLOUR, 0),
@@ -72,8 +91,17 @@ GOOD: dict[str, tuple[bytes, np.ndarray, int]] = {
     "16 bit grey": (png(SIDE, SIDE, 16, 0, rows16(WIDE)), grey3(GREY), 0),
     "16 bit rgb": (png(SIDE, SIDE, 16, 2, rows16(np.repeat(WIDE, 3, axis=1))), grey3(GREY), 0),
     "float tiff": (encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"), grey3(GREY), 0),
-    "cmyk tiff": (encoded(CMYK, "TIFF"), np.asarray(CMYK.convert("RGB")), 0),
-    "cmyk jpeg": (encoded(CMYK, "JPEG", quality=98, subsampling=0), np.asarray(CMYK.convert("RGB")), 12),
+    "cmyk tiff": (encoded(CMYK, "TIFF"), COLOUR, 0),
+    "cmyk jpeg": (encoded(CMYK, "JPEG", quality=98, subsampling=0), COLOUR, 12),
+    "cmyk jpeg without adobe's marker": (
+        unmarked(encoded(CMYK, "JPEG", quality=98, subsampling=0)),
+        COLOUR,
+        12,
+    ),
+    "grey with alpha": (encoded(Image.fromarray(np.dstack([GREY, GLASS]), "LA"), "PNG"), grey3(OVER_WHITE), 1),
+    "palette with a clear colour": (encoded(PALETTE, "PNG", transparency=CLEAR_INDEX), CUT_OUT, 0),
+    "palette gif with a clear colour": (encoded(PALETTE, "GIF", transparency=CLEAR_INDEX), CUT_OUT, 0),
+    **{f"turned, {number}": (turned(number), pixels, 0) for number, pixels in TURNS.items()},
     "palette": (encoded(PALETTE, "PNG"), np.asarray(PALETTE.convert("RGB")), 0),
     "palette gif": (encoded(PALETTE, "GIF"), np.asarray(PALETTE.convert("RGB")), 0),
     "holes are white": (encoded(HOLES, "PNG"), np.where(GREY[..., None] > 127, COLOUR, 255).astype(np.uint8), 0),
