@@ -216,6 +216,10 @@ class ClearFiles:
                 f"{self.source}: config {config} has no column {', '.join(missing)}. "
                 f"Found {', '.join(table.column_names)}; expected {', '.join(columns)}."
             )
+        try:
+            table.data.validate(full=True)  # text that is no UTF-8 is otherwise met in the middle of reading
+        except pa.ArrowException as error:
+            raise UserError(f"{self.source}: config {config} is damaged ({error}). Get the file again.") from error
         return table
 
     def _open(self, config: str) -> datasets.Dataset:

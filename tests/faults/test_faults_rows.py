@@ -105,6 +105,19 @@ def test_a_bad_row_of_a_file_that_is_read_twice_is_listed_once(tmp_path: Path) -
     assert data.skipped == ["full[3]: answer empty; expected text."]
 
 
+@pytest.mark.parametrize("column", ["caption", "name"])
+def test_text_that_is_none(tmp_path: Path, column: str) -> None:
+    """A flipped bit in a string: the table's types are right, its bytes are no UTF-8."""
+    path = write_clear(tmp_path / "data", clear_tables())
+    file = path / "retain90" / "train-00000-of-00001.parquet"
+    table = pq.read_table(file).replace_schema_metadata(None)
+    cells = pa.array([b"\xc2A"] * table.num_rows)
+    broken = pa.StringArray.from_buffers(len(cells), cells.buffers()[1], cells.buffers()[2])
+    pq.write_table(table.set_column(table.column_names.index(column), column, broken), file)
+    with pytest.raises(UserError, match=r"config retain90 is damaged .*UTF8.*Get the file again"):
+        load_dataset(str(path), modality="visual")
+
+
 def test_where_no_row_is_left_skipping_ends_too(tmp_path: Path) -> None:
     path = retyped(tmp_path, "retain90", "caption", lambda i: i)
     with pytest.raises(UserError, match="no retain example is left"):
