@@ -21,9 +21,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from clear_dist.config import Config
-from clear_dist.config.base import is_file
 from clear_dist.errors import UserError, nearest
-from clear_dist.reading import json_value, unique_keys, yaml_value
+from clear_dist.reading import is_file, json_value, unique_keys, yaml_value
 
 C = TypeVar("C", bound=Config)
 UNSET = "\0"  # no value on a command line can hold it

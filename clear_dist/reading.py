@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -51,6 +52,15 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:40]} is no finite number")
     return value
+
+
+def is_file(name: str | Path) -> bool:
+    """Whether there is such a file; False, too, where no file can have this name: one too long, with a zero byte, or a
+    link in a circle."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clear_dist.reading import is_file
+
 ForgetSplit = Literal["forget01", "forget05", "forget10"]
 Preset = Literal["mini", "paper", "clear_code", "tofu"]
 # Where a run is kept, how it is watched, what is made ahead: two runs that differ only here give the same numbers.
@@ -33,14 +35,6 @@ def opt(default: Any, group: str, description: str, metavar: str | None = None, 
 # What a field's metavar says where text may name a place on disk.
 _PLACES = frozenset({"DIR", "FILE", "PATH", "ZIP"})
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as Linux has it
-
-
-def is_file(name: str | Path) -> bool:
-    """Whether there is such a file; False, too, where no file can have this name."""
-    try:
-        return Path(name).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _no_path(name: str) -> str | None:

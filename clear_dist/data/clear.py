@@ -32,7 +32,7 @@ from clear_dist.data.rows import (
     text_list,
 )
 from clear_dist.data.tofu import text_rows
-from clear_dist.reading import json_value
+from clear_dist.reading import is_file, json_value
 from clear_dist.types import Picture, UserError
 
 PERTURBED = ("forget01_perturbed", "forget05_perturbed", "forget10_perturbed", "retain_perturbed")
@@ -279,7 +279,7 @@ class ClearFiles:
         if not name:
             return None
         folders = [self.directory / config, self.directory] if self.directory else []
-        path = next((folder / name for folder in folders if _is_file(folder / name)), None)
+        path = next((folder / name for folder in folders if is_file(folder / name)), None)
         if path is None:
             self._bad.report(f"{source}: no bytes in the table and no file {name[:200]} in the dataset directory.")
             return None
@@ -293,14 +293,6 @@ class ClearFiles:
             self._bad.report(f"{source}: {name[:200]} cannot be read ({error.strerror or error}).")
             return None
         return Picture(digest, source, path.read_bytes)
-
-
-def _is_file(path: Path) -> bool:
-    """False, too, where no file can have this name: one too long, with a zero byte, or a link in a circle."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError, RuntimeError):
-        return False
 
 
 def _is_pair(pair: object) -> bool:

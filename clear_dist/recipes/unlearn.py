@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from clear_dist.config import UnlearnConfig
-from clear_dist.config.base import is_file
 from clear_dist.data.load import Dataset
 from clear_dist.engine.deterministic import machine
 from clear_dist.engine.stream import Stream
@@ -14,6 +13,7 @@ from clear_dist.engine.world import World, barrier, close_world, dry_world, init
 from clear_dist.errors import ConfigError, nearest
 from clear_dist.methods import METHODS, Objective, l1, parse_objective
 from clear_dist.models import ModelInfo, inspect_model, weights_digest, with_base_weights
+from clear_dist.reading import is_file
 from clear_dist.services.progress import say
 from clear_dist.services.rundir import write_run
 from clear_dist.types import UserError

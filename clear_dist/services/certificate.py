@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_dist.errors import UserError
-from clear_dist.reading import finite, json_value, unique_keys
+from clear_dist.reading import finite, is_file, json_value, unique_keys
 from clear_dist.services.rundir import read_run
 from clear_dist.services.signing import canonical
 
@@ -177,20 +177,13 @@ def differences(document: Mapping[str, Any], run: Path) -> list[str]:
         file = run / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             out.append(f"{name}: leads out of the run directory")
-        elif not _is_file(file):
+        elif not is_file(file):
             out.append(f"{name}: missing")
         elif not isinstance(wanted, dict) or file_digest(file) != wanted:
             out.append(f"{name}: its content is not what was certified")
     return out + [
         f"{name}: was not there when the run was certified" for name in sorted(there - set(document["files"]))
     ]
-
-
-def _is_file(file: Path) -> bool:
-    try:
-        return file.is_file()
-    except OSError:  # a name that no file can have
-        return False
 
 
 def people_among(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, bool]:
