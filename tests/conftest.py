@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = "killed"
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
 
 
 def shared_data() -> Path | None:
@@ -61,6 +62,20 @@ def world() -> Iterator[World]:
         close_world()
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def no_launchers_word() -> Iterator[None]:
+    """A test that leaves RANK behind would make the next one in its process a rank of a launcher."""
+    before = {name: os.environ.get(name) for name in LAUNCHED}
+    yield
+    after = {name: os.environ.get(name) for name in LAUNCHED}
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    assert after == before, "a process group was left open, or its environment"
 
 
 @pytest.fixture

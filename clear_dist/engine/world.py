@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -163,3 +164,21 @@ def close_world() -> None:
         import_deepspeed().comm.destroy_process_group()
     while _SET_HERE:
         os.environ.pop(_SET_HERE.popitem()[0], None)
+
+
+@contextmanager
+def joined(*, deterministic: bool = False) -> Iterator[World]:
+    """``init_world`` for the time of the block.
+
+    A group of one ends with the block however that ends: the process may go on, and what the group has put into the
+    environment would be taken for a launcher's word. Of several ranks, one that failed leaves without the others, which
+    may be waiting for it; its launcher ends them.
+    """
+    world = init_world(deterministic=deterministic)
+    try:
+        yield world
+    except BaseException:
+        if world.size == 1:
+            close_world()
+        raise
+    close_world()

@@ -13,7 +13,7 @@ from clear_dist.data.prompts import INFORMATION_QUESTION
 from clear_dist.data.views import open_queries
 from clear_dist.engine.deterministic import machine
 from clear_dist.engine.ds_config import check_ds_config, load_ds_config
-from clear_dist.engine.world import World, barrier, close_world, init_world
+from clear_dist.engine.world import World, barrier, joined
 from clear_dist.evaluation.aftermath import with_labels
 from clear_dist.evaluation.clip import with_clip_scores
 from clear_dist.evaluation.records import write_records
@@ -58,11 +58,16 @@ def run(config: EvaluateConfig) -> None:
     check_ds_config(load_ds_config(config.ds), f"--ds {config.ds}")
     if config.clip is not None:
         inspect_clip(config.clip)
-    world = init_world(deterministic=config.deterministic)
+    with joined(deterministic=config.deterministic) as world:
+        _evaluate(config, folders, infos, kept, world)
+
+
+def _evaluate(
+    config: EvaluateConfig, folders: dict[str, str | Path], infos: dict[str, ModelInfo], kept: str, world: World
+) -> None:
     out = config.run_dir()
     if is_finished(out, config):
         say(f"{out}: this evaluation is finished already; its report is {out / 'index.html'}", world.main)
-        close_world()
         return
     data = open_data(config, world)
     for info in infos.values():
@@ -88,7 +93,6 @@ def run(config: EvaluateConfig) -> None:
     if world.main:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)
     release_claim(out)
-    close_world()
 
 
 def compare(

@@ -14,7 +14,7 @@ from clear_dist.data.mini.replay import replay_examples
 from clear_dist.data.sources import modality_of
 from clear_dist.engine.deterministic import machine
 from clear_dist.engine.stream import Stream
-from clear_dist.engine.world import World, barrier, close_world, dry_world, init_world
+from clear_dist.engine.world import World, barrier, dry_world, joined
 from clear_dist.methods import RETAIN, nll
 from clear_dist.models import ModelInfo, inspect_model, weights_digest, with_base_weights
 from clear_dist.services.progress import say
@@ -43,16 +43,14 @@ def run(config: FinetuneConfig) -> None:
     if config.dry_run:
         _dry_run(config)
         return
-    world = init_world(deterministic=config.deterministic)
-    out = config.run_dir()
-    if is_finished(out, config):
-        say(f"{out}: this run is finished already; the model is {model_dir(out, '--out')}", world.main)
-        close_world()
-        return
-    finetune(config, open_data(config, world), world, out)
-    say(f"done: {model_dir(out, '--out')}", world.main)
-    release_claim(out)
-    close_world()
+    with joined(deterministic=config.deterministic) as world:
+        out = config.run_dir()
+        if is_finished(out, config):
+            say(f"{out}: this run is finished already; the model is {model_dir(out, '--out')}", world.main)
+            return
+        finetune(config, open_data(config, world), world, out)
+        say(f"done: {model_dir(out, '--out')}", world.main)
+        release_claim(out)
 
 
 def examples_of(config: FinetuneConfig, data: Dataset) -> list[Example]:

@@ -14,7 +14,7 @@ from clear_dist.attacks.readings import prefix_mean, recovery
 from clear_dist.config import EvaluateConfig, RobustnessConfig, UnlearnConfig
 from clear_dist.data.load import Dataset
 from clear_dist.data.rewordings import rewordings
-from clear_dist.engine.world import World, close_world, init_world
+from clear_dist.engine.world import World, joined
 from clear_dist.evaluation.predict import MAX_NEW_TOKENS
 from clear_dist.evaluation.records import write_records
 from clear_dist.evaluation.summary import summarise, write_summary
@@ -28,7 +28,7 @@ from .common import limited, model_dir, only_on_main, open_data, spells
 from .evaluate import asked_sets
 from .quickstart import copy_pages
 from .robustness_attacks import Ask, Notes, Sets, prefixed, quantised, relearned, reworded, rewritten
-from .robustness_run import target_of
+from .robustness_run import Target, target_of
 from .robustness_table import attack_table
 
 ASKED = ("qa", "caption", "name", "choice")  # kinds whose answers tell a name or a fact
@@ -40,7 +40,11 @@ def run(config: RobustnessConfig) -> None:
     target = target_of(config.run)
     for name, folder in target.folders.items():
         inspect_model(model_dir(folder, f"--{name}"))
-    world = init_world()
+    with joined() as world:
+        _attack(config, target, world)
+
+
+def _attack(config: RobustnessConfig, target: Target, world: World) -> None:
     data = open_data(target.config, world)
     if target.data_digest is not None and target.data_digest != data.digest:
         raise UserError(
@@ -57,7 +61,6 @@ def run(config: RobustnessConfig) -> None:
         say(f"report: {(target.top or target.out) / 'index.html'}")
 
     only_on_main(world, conclude)
-    close_world()
 
 
 def attack_models(

@@ -6,7 +6,7 @@ import shutil
 
 from clear_dist.config import DataFields, EvaluateConfig, ModelFields, SweepConfig
 from clear_dist.data.order import Order
-from clear_dist.engine.world import World, init_world
+from clear_dist.engine.world import World, joined
 from clear_dist.models import inspect_model, with_base_weights
 from clear_dist.services.rundir import CHECKPOINTS
 from clear_dist.types import View
@@ -46,15 +46,15 @@ def _anchor(job: Job) -> None:
     """Make (or find) original or gold, and evaluate it: a run directory of ``clear-dist evaluate``."""
     config = job.config
     folder = config.original if job.method == "original" else config.gold_model
-    world = init_world(deterministic=config.deterministic)
-    if folder is None:
-        source = derived(config, "all" if job.method == "original" else "retain")
-        folder = cached(source, open_data(derived(config, "retain"), world), world)
-    if world.main:
-        shutil.rmtree(job.out, ignore_errors=True)  # begun and not finished: its records are not cached either
-    shared = {name: getattr(config, name) for name in (*DataFields.model_fields, *ModelFields.model_fields)}
-    if config.original is not None:  # as the runs beside it
-        known = inspect_model(model_dir(config.original, "--original"))
-        shared["base_weights"] = with_base_weights(known, config.base_weights).base_weights
-    values = {**shared, "model": str(folder), "name": job.method, "eval_limit": config.eval_limit, "out": job.out}
-    evaluate.run(EvaluateConfig(**values))
+    with joined(deterministic=config.deterministic) as world:
+        if folder is None:
+            source = derived(config, "all" if job.method == "original" else "retain")
+            folder = cached(source, open_data(derived(config, "retain"), world), world)
+        if world.main:
+            shutil.rmtree(job.out, ignore_errors=True)  # begun and not finished: its records are not cached either
+        shared = {name: getattr(config, name) for name in (*DataFields.model_fields, *ModelFields.model_fields)}
+        if config.original is not None:  # as the runs beside it
+            known = inspect_model(model_dir(config.original, "--original"))
+            shared["base_weights"] = with_base_weights(known, config.base_weights).base_weights
+        values = {**shared, "model": str(folder), "name": job.method, "eval_limit": config.eval_limit, "out": job.out}
+        evaluate.run(EvaluateConfig(**values))

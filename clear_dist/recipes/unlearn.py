@@ -9,7 +9,7 @@ from clear_dist.config import UnlearnConfig
 from clear_dist.data.load import Dataset
 from clear_dist.engine.deterministic import machine
 from clear_dist.engine.stream import Stream
-from clear_dist.engine.world import World, barrier, close_world, dry_world, init_world
+from clear_dist.engine.world import World, barrier, dry_world, joined
 from clear_dist.errors import ConfigError, nearest
 from clear_dist.methods import METHODS, Objective, l1, parse_objective
 from clear_dist.models import ModelInfo, inspect_model, weights_digest, with_base_weights
@@ -57,13 +57,16 @@ def run(config: UnlearnConfig) -> None:
     if config.dry_run:
         _dry_run(config, objective)
         return
-    world = init_world(deterministic=config.deterministic)
+    with joined(deterministic=config.deterministic) as world:
+        _run(config, objective, trains_gold, world)
+
+
+def _run(config: UnlearnConfig, objective: Objective, trains_gold: bool, world: World) -> None:
     seconds = Stopwatch()
 
     out = config.run_dir()
     if is_finished(out, config):
         say(f"{out}: this run is finished already; its report is {out / 'index.html'}", world.main)
-        close_world()
         return
     data = open_data(config, world)
     _planned(config, objective, data, world)
@@ -100,7 +103,6 @@ def run(config: UnlearnConfig) -> None:
     if world.main:
         write_run(out, config, finished=True, seconds=seconds.seconds, **facts)
     release_claim(out)
-    close_world()
 
 
 def _planned(

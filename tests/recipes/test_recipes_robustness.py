@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,7 @@ def test_data_that_changed_is_refused(
 ) -> None:
     folder = write_run(tmp_path / "u", original=str(folders["original"]), gold=None)
     shutil.copytree(folders["unlearned"], folder / "model")
-    monkeypatch.setattr(robustness, "init_world", lambda: WORLD)
+    monkeypatch.setattr(robustness, "joined", lambda: nullcontext(WORLD))
     monkeypatch.setattr(robustness, "open_data", lambda config, world: DATA)
     assert cli.main(["robustness", str(folder)]) == 2
     assert "no longer what it was evaluated on" in capsys.readouterr().err
