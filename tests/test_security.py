@@ -18,6 +18,7 @@ UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "
 NETWORK = {
     "clear_dist/services/judge.py": "the judge's endpoint, which the user names",
     "clear_dist/models/files.py": "a model's Hub name that was asked for",
+    "clear_dist/models/photo_files.py": "a pipeline's Hub name that was asked for",
     "clear_dist/services/checks.py": "doctor: this host's own name and a port on it",
     "clear_dist/services/rank_processes.py": "a free port for ranks on this machine",
     "clear_dist/recipes/sweep_workers.py": "a free port for ranks on this machine",
@@ -59,9 +60,10 @@ def offences(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"calls {name}"
         if name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
             yield node.lineno, f"calls {name}: safe_load it is"
-        if "trust_remote_code" in given:
-            yield node.lineno, "passes trust_remote_code"
-        for flag in ("allow_pickle", "shell"):
+        # Left out, it means to ask on the terminal where a directory brings code of its own.
+        if name.lower().startswith("auto") and name.endswith(".from_pretrained") and "trust_remote_code" not in given:
+            yield node.lineno, "leaves trust_remote_code to be asked for"
+        for flag in ("allow_pickle", "shell", "trust_remote_code"):
             if flag in given and not (isinstance(given[flag], ast.Constant) and not given[flag].value):  # pyright: ignore[reportAttributeAccessIssue]
                 yield node.lineno, f"passes {flag}"
         if name.endswith("Environment") and "autoescape" not in given:
@@ -95,7 +97,9 @@ def test_nothing_that_is_read_is_run(root: Path) -> None:
         ("np.load(f, allow_pickle=True)", "passes allow_pickle"),
         ("np.load(f, allow_pickle=given)", "passes allow_pickle"),
         ("subprocess.run(c, shell=True)", "passes shell"),
-        ("AutoModel.from_pretrained(d, trust_remote_code=False)", "passes trust_remote_code"),
+        ("AutoModel.from_pretrained(d, trust_remote_code=True)", "passes trust_remote_code"),
+        ("AutoModel.from_pretrained(d, trust_remote_code=given)", "passes trust_remote_code"),
+        ("auto.from_pretrained(d)", "leaves trust_remote_code"),
         ("yaml.load(f)", "calls yaml.load"),
         ("jinja2.Environment()", "does not escape"),
     ],
@@ -106,7 +110,10 @@ def test_each_offence_would_be_seen(code: str, what: str) -> None:
 
 
 def test_calls_that_only_look_alike_are_left_alone() -> None:
-    fine = "model.eval()\nre.compile('a')\nnp.load(f, allow_pickle=False)\nfrom .pickle import x\nyaml.safe_load(f)"
+    fine = (
+        "model.eval()\nre.compile('a')\nnp.load(f, allow_pickle=False)\nfrom .pickle import x\nyaml.safe_load(f)\n"
+        "AutoModel.from_pretrained(d, trust_remote_code=False)\nCLIPModel.from_pretrained(d)"
+    )
     assert list(offences(ast.parse(fine))) == []
 
 

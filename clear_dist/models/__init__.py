@@ -1,6 +1,6 @@
 """Models: one small interface over model families, their tokens and pixels, LoRA, loading and making.
 
-The only importer of ``transformers`` and ``peft``. Symbols: R rows of a packed batch, L tokens of a row,
+The only importer of ``transformers``, ``peft`` and ``diffusers``. Symbols: R rows of a packed batch, L tokens of a row,
 P pictures, D hidden size, V vocabulary.
 """
 
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from clear_dist.models.model import Model
     from clear_dist.models.new import new_model
     from clear_dist.models.nf4 import Nf4Linear, check_nf4, packed_bytes
+    from clear_dist.models.photo_faces import FacePipeline
+    from clear_dist.models.photo_pipeline import PhotoPipeline
+    from clear_dist.models.picture_classifier import PictureClassifier, RealnessDetector
+    from clear_dist.models.picture_estimator import FaceEstimator
     from clear_dist.models.processor import TokenProcessor
     from clear_dist.models.qwen_vl import QWEN_VL
     from clear_dist.models.tiny import llava_processor, save_model_dir, tiny_llava, word_tokenizer
@@ -48,10 +52,15 @@ __all__ = [
     "LLAVA",
     "LLAVA_NEXT",
     "QWEN_VL",
+    "FaceEstimator",
+    "FacePipeline",
     "Family",
     "Model",
     "ModelInfo",
     "Nf4Linear",
+    "PhotoPipeline",
+    "PictureClassifier",
+    "RealnessDetector",
     "TokenProcessor",
     "add_lora",
     "check_compile",
@@ -103,6 +112,10 @@ _MODULES = {
     "model": ("Model",),
     "new": ("new_model",),
     "nf4": ("Nf4Linear", "check_nf4", "packed_bytes"),
+    "photo_faces": ("FacePipeline",),
+    "photo_pipeline": ("PhotoPipeline",),
+    "picture_classifier": ("PictureClassifier", "RealnessDetector"),
+    "picture_estimator": ("FaceEstimator",),
     "processor": ("TokenProcessor",),
     "qwen_vl": ("QWEN_VL",),
     "tiny": ("llava_processor", "save_model_dir", "tiny_llava", "word_tokenizer"),

@@ -80,7 +80,7 @@ def load_clip(name_or_dir: str | Path, device: torch.device | str = "cpu") -> Cl
     clip: Any = CLIPModel
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             images = CLIPImageProcessorPil.from_pretrained(path, local_files_only=True)
             model, report = clip.from_pretrained(
                 path, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True

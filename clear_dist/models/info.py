@@ -146,7 +146,7 @@ def load_config(path: Path) -> PreTrainedConfig:
             "--base-weights nf4 keeps its blocks in 4 bits here"
         )
     try:
-        return AutoConfig.from_pretrained(path, local_files_only=True)
+        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds
         raise UserError(f"{file}: cannot be read as a {model_type!r} configuration: {first_line(error)}") from error
 
@@ -161,7 +161,7 @@ def load_processor(adapter: Path | None, path: Path, config: PreTrainedConfig, f
             "copy the tokenizer files of the model it was made from"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise UserError(f"{tokenizer_dir}: the tokenizer cannot be read: {first_line(error)}") from error
     text: Any = family.text_config(config)

@@ -62,6 +62,7 @@ def load_model(
                 attn_implementation=chosen,
                 local_files_only=True,
                 use_safetensors=True,
+                trust_remote_code=False,
                 output_loading_info=True,
             )
     except (RuntimeError, ValueError, OSError) as error:

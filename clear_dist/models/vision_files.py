@@ -104,7 +104,9 @@ def image_processor(path: Path) -> tuple[Path, Any]:
     if not files:
         raise UserError(f"{path}: no preprocessor_config.json or processor_config.json, so pictures cannot be prepared")
     try:
-        return path / files[0], AutoImageProcessor.from_pretrained(path, backend="pil", local_files_only=True)
+        return path / files[0], AutoImageProcessor.from_pretrained(
+            path, backend="pil", local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise UserError(f"{path / files[0]}: the image processor cannot be read: {first_line(error)}") from error
 
