@@ -35,6 +35,16 @@ COMMANDS: dict[str, Command] = {
         "write CLEAR-mini, a dataset of generated people",
         ("clear-dist data mini --out data/mini", "clear-dist data mini --preset full --out data/full"),
     ),
+    "data build": Command(
+        config.DataBuildConfig,
+        "make a dataset of your own people: faces, pictures, captions, splits",
+        (
+            "clear-dist data build people.jsonl --out data/mine",
+            "clear-dist data build tofu/full.json --unnamed invent --out data/tofu-drawn",
+            "clear-dist data build people.jsonl --people data/mine.build/people.csv --out data/mine",
+            "clear-dist data build people.jsonl --faces DIR --images DIR --detectors DIR --out data/photos",
+        ),
+    ),
     "data check": Command(
         config.DataCheckConfig,
         "look for faults in a dataset: splits, labels, duplicates, leaks, pictures",

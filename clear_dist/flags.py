@@ -28,6 +28,7 @@ C = TypeVar("C", bound=Config)
 UNSET = "\0"  # no value on a command line can hold it
 GROUPS = {
     "data": "Which people, and who of them is to be forgotten.",
+    "pictures": "Where faces and pictures come from.",
     "model": "Which model, and what it is called.",
     "method": "How to forget: an equation over the forget and the retain set.",
     "training": "How long, how fast, and which weights. --preset supplies what is not given.",

@@ -19,7 +19,7 @@ from clear_dist.types import UserError
 
 ALL = [c for c in vars(configs).values() if isinstance(c, type) and issubclass(c, Config) and "recipe" in vars(c)]
 REQUIRED: dict[str, Any] = {"out": "somewhere", "text_from": "data", "run": "runs/x", "farm": "runs/farm"}
-REQUIRED |= {"grid": "g.yaml", "folder": "data/mine"}
+REQUIRED |= {"grid": "g.yaml", "folder": "data/mine", "text": "people.jsonl"}
 REQUIRED |= {"log": "log.json", "runs": ("runs/x",), "url": "http://localhost:8000/v1", "judge_model": "m"}
 
 

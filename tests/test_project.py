@@ -20,6 +20,7 @@ from clear_dist.flags import parse
 DOCS = (
     "aftermath",
     "architecture",
+    "building",
     "data",
     "decisions",
     "exit-codes",

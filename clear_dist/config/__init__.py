@@ -10,6 +10,7 @@ from .attack import AttackConfig
 from .base import NOT_IDENTITY, Config, DataFields, ForgetSplit, ModelFields, Preset, opt
 from .certify import CertifyConfig
 from .checkpoint import CheckpointListConfig, CheckpointPruneConfig, CheckpointVerifyConfig
+from .data_build import DataBuildConfig
 from .data_check import DataCheckConfig
 from .doctor import DoctorConfig
 from .jobs import (
@@ -40,6 +41,7 @@ __all__ = [
     "CheckpointVerifyConfig",
     "CompareConfig",
     "Config",
+    "DataBuildConfig",
     "DataCheckConfig",
     "DataFields",
     "DataMiniConfig",

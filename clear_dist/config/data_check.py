@@ -20,5 +20,6 @@ with warnings.catch_warnings():
         near: float = opt(
             2.0, "data", "mean difference, of 255, up to which pictures of two people are nearly the same", "X", ge=0
         )
-        shown: int = opt(5, "output", "findings of each kind to print", "N", ge=1)
+        shown: int = opt(5, "output", "findings of each kind to print, and to show on the page", "N", ge=1)
+        report: Path | None = opt(None, "output", "also write a page with the pictures concerned", "FILE")
         json: bool = opt(False, "output", "one JSON object on the standard output, for programs")  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]

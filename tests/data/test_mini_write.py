@@ -241,7 +241,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(writer, "_write_parquet", fail)
+    monkeypatch.setattr(writer, "write_parquet", fail)
     with pytest.raises(OSError, match="disk full"):
         write_clear_mini(tmp_path / "data")
     assert list(tmp_path.iterdir()) == []

@@ -15,8 +15,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "report"))
 
 from page_reader import Page  # noqa: E402  # pyright: ignore[reportMissingImports]
+from synthetic_data import CHECK, build_files, sheet, write_build  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from clear_dist.report.certificate import certificate_page  # noqa: E402
+from clear_dist.report.data_build_page import data_build_page  # noqa: E402
+from clear_dist.report.data_check_page import data_check_page  # noqa: E402
 from tests.faults.pages import KINDS, Folder, all_texts, unpainted  # noqa: E402
 
 HARMLESS = "harmless"
@@ -67,10 +70,14 @@ PAGES = {
     "farm.html.j2": "farm",
     "scale.html.j2": "scale",
     "certificate.html.j2": "certificate",
+    "data_check.html.j2": "data_check",
+    "data_build.html.j2": "data_build",
 }
-"""Template -> kind of page: those of ``pages.KINDS``, and the certificate's."""
-INSIDE = {"base.html.j2", "macros.html.j2"}
+"""Template -> kind of page: those of ``pages.KINDS``, and those made of values here."""
+INSIDE = {"base.html.j2", "macros.html.j2", "data_macros.html.j2"}
 """Templates that others are made of."""
+WRITERS = ("build", "certificate", "data_build_page", "data_check_page", "farm", "scale_page")
+"""Modules that fill them."""
 
 
 def _shape(html: str) -> tuple[Counter[str], set[tuple[str, str]]]:
@@ -129,8 +136,36 @@ def test_no_text_of_a_certificate_becomes_markup(payload: str) -> None:
     check_page(certificate_page(certificate_of_texts([payload])), certificate_page(certificate_of_texts([HARMLESS])))
 
 
+def check_of_texts(texts: Sequence[str]) -> str:
+    """The page of a check all of whose texts are these, names of people and configs too."""
+    found = all_texts({"check": CHECK}, texts)["check"]
+    for name in ("people", "counts"):
+        found[name] = {f"{texts[i % len(texts)]}{i}": value for i, value in enumerate(found[name].values())}
+    for one, before in zip(found["findings"], CHECK["findings"], strict=True):
+        one["severity"] = before["severity"]
+    return data_check_page(found, {}, shown=2)
+
+
+def build_of_texts(folder: Path, texts: Sequence[str]) -> str:
+    """The page of a build all of whose texts are these, names of configs and of splits too."""
+    files = all_texts(build_files(), texts)
+    written = files["dataset.json"]
+    for name in ("counts", "splits"):
+        written[name] = {f"{texts[i % len(texts)]}{i}": value for i, value in enumerate(written[name].values())}
+    return data_build_page(write_build(folder, files), sheet(files))
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
+def test_no_text_of_a_dataset_becomes_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: str) -> None:
+    unpainted(monkeypatch, composed=False)
+    for make in (check_of_texts, lambda texts: build_of_texts(tmp_path, texts)):
+        harmless = make([HARMLESS])
+        assert harmless.count(HARMLESS) > 10
+        check_page(make([payload]), harmless)
+
+
 def test_every_kind_of_page_is_tried() -> None:
-    assert set(PAGES.values()) == {*KINDS, "certificate"}
+    assert set(PAGES.values()) == {*KINDS, "certificate", "data_check", "data_build"}
 
 
 def test_every_template_is_in_the_table() -> None:
@@ -145,7 +180,7 @@ def test_pages_are_written_where_we_know() -> None:
         for file in (ROOT / "clear_dist").rglob("*.py")
         if "render(" in (text := file.read_text()) and ".html.j2" in text
     }
-    assert writers == {f"report/{name}.py" for name in ("build", "certificate", "farm", "scale_page")}
+    assert writers == {f"report/{name}.py" for name in WRITERS}
     texts = {file.name: file.read_text() for file in (ROOT / "clear_dist").rglob("*.py")}
     by_hand = [name for name, text in texts.items() if "<html" in text or "<body" in text]
     assert by_hand == [], "HTML put together by hand: use a template"

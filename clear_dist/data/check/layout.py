@@ -15,6 +15,7 @@ from clear_dist.types import UserError
 from .findings import Report
 
 T = TypeVar("T")
+OPTIONAL = ("real_faces", "real_world")  # without them what a model knew before is not asked for
 _FORGET = re.compile(r"forget(\d\d)")
 _ROW = re.compile(r"([\w+]+)\[(\d+)\](\.\w+)?: (.*)", re.DOTALL)
 
@@ -44,7 +45,8 @@ def read_tables(directory: Path, report: Report) -> tuple[Tables, ClearFiles]:
         expected += [retain, f"{forget}+tofu", f"{retain}+tofu", f"{forget}_perturbed"]
     for name in expected:
         if name not in names:
-            report.add("config-missing", name, f"there is no config {name}: a folder {name}/ with parquet files")
+            what = f"there is no config {name}: a folder {name}/ with parquet files"
+            report.add("config-missing", name, what, warn=name in OPTIONAL)
     for name in names:
         if name.endswith("+tofu"):
             plain = name.removesuffix("+tofu")

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clear_dist.data.mini.draw import contact_sheet
 from clear_dist.data.mini.tables import Photo, Row, Tables, columns, evenly, ground_truth, take, tofu_files
 from clear_dist.data.mini.world import Shot, World, build_world
 from clear_dist.types import UserError
 
-if TYPE_CHECKING:
-    import datasets
-
 Progress = Callable[[int, int], None]
-_SHARD = "train-00000-of-00001.parquet"
+SHARD = "train-00000-of-00001.parquet"
 _LISTS = ("options", "perturbed_captions", "perturbed_names")
 
 
@@ -62,9 +58,9 @@ def write_clear_mini(out: Path, preset: str = "mini", seed: int = 0, on_progress
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
     partial.chmod(0o755)
     try:
-        with _no_progress_bars():
-            for config in columns():
-                _write_parquet(partial / config / _SHARD, config, tables.rows(config))
+        with no_progress_bars():
+            for config, names in columns().items():
+                write_parquet(partial / config / SHARD, names, tables.rows(config))
                 step()
         (partial / "tofu").mkdir()
         for name, rows in tofu_files(world).items():
@@ -91,25 +87,20 @@ def sheet(world: World, path: Path, people: int = 12, pictures: int = 8) -> None
     contact_sheet([[shot.draw() for shot in world.shots[person.name][:pictures]] for person in shown], path)
 
 
-def _features(config: str) -> datasets.Features:
+def write_parquet(path: Path, names: Sequence[str], rows: Sequence[Row]) -> None:
+    """A table of a config, its columns in this order; the same bytes for the same rows."""
     import datasets
 
-    types: dict[str, object] = {"image": datasets.Image()}
-    for column in columns()[config][1:]:
-        types[column] = datasets.List(datasets.Value("string")) if column in _LISTS else datasets.Value("string")
-    return datasets.Features(types)
-
-
-def _write_parquet(path: Path, config: str, rows: list[Row]) -> None:
-    import datasets
-
+    types: dict[str, object] = {name: datasets.Value("string") for name in names}
+    types |= {name: datasets.List(datasets.Value("string")) for name in names if name in _LISTS}
+    types |= {name: datasets.Image() for name in names if name == "image"}
     path.parent.mkdir()
-    table = {column: [row[column] for row in rows] for column in columns()[config]}
-    datasets.Dataset.from_dict(table, features=_features(config)).to_parquet(path, batch_size=1000)
+    table = {name: [row[name] for row in rows] for name in names}
+    datasets.Dataset.from_dict(table, features=datasets.Features(types)).to_parquet(path, batch_size=1000)
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """One bar a config would drown the caller's own."""
     import datasets
 
@@ -140,11 +131,9 @@ def _require_same(out: Path, world: World) -> None:
             f"wanted preset {wanted['preset']!r}, seed {wanted['seed']!r}, version {wanted['v']!r}. "
             "Name another directory or remove that one."
         )
-    missing = [config for config in columns() if not (out / config / _SHARD).is_file()]
+    missing = [config for config in columns() if not (out / config / SHARD).is_file()]
     if missing:
-        raise UserError(
-            f"out: {out} lacks the config {missing[0]!r} ({_SHARD}); remove it and write the dataset again."
-        )
+        raise UserError(f"out: {out} lacks the config {missing[0]!r} ({SHARD}); remove it and write the dataset again.")
 
 
 def _card(world: World) -> str:
