@@ -100,12 +100,14 @@ def _table_names(file: Path) -> list[str]:
 
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Names the file where what is read from it makes no sense. pyarrow's errors are ValueErrors or OSErrors."""
+    """Names the file where what is read from it makes no sense. Some of pyarrow's errors are no ArrowExceptions."""
+    from pyarrow import ArrowException
+
     try:
         yield
     except UserError:
         raise
-    except (ValueError, OSError) as error:
+    except (ArrowException, ValueError, OSError) as error:
         raise UserError(f"{file}: not a parquet file that can be read ({type(error).__name__}: {error}).") from error
 
 

@@ -20,6 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clear_dist.errors import UserError
+from clear_dist.reading import json_value, unique_keys
+
 from .checkpoint_files import Damaged, File, hashed_file
 
 WEIGHT = "weight"
@@ -88,6 +91,11 @@ class _Source:
     count: int
 
 
+def _damaged(path: Path, why: str) -> Damaged:
+    """What a file holds is quoted as in a ``UserError``: printable, and not longer than a person reads."""
+    return Damaged(str(UserError(f"{path}: {why}")))
+
+
 class SavedTensors:
     """All ranks' files of a checkpoint, open: any range of any parameter, however it was cut.
 
@@ -97,44 +105,37 @@ class SavedTensors:
 
     def __init__(self, paths: Sequence[Path], readers: Sequence[Any]) -> None:
         self._sources: dict[str, list[_Source]] = {}
+        self._scalars: dict[str, list[str]] = {}
         self.keys: dict[str, list[str]] = {}
         self.wholes: dict[str, int] = {}
         for path, reader in zip(paths, readers, strict=True):
             try:
                 self._take(reader)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise Damaged(f"{path}: not a checkpoint's ({type(error).__name__}: {error})") from None
+            except (ValueError, KeyError) as error:
+                raise _damaged(path, f"not a checkpoint's ({type(error).__name__}: {error})") from None
         for name, sources in self._sources.items():
             sources.sort(key=lambda s: s.start)
-            end = 0
-            for source in sources:
-                if source.start != end:
-                    break
-                end += source.count
-            if end != self.wholes[name]:
-                raise Damaged(f"{paths[0].parent}: the files together do not hold all of {name}")
+            ends = [0, *(s.start + s.count for s in sources)]
+            if [s.start for s in sources] != ends[:-1] or ends[-1] != self.wholes[name]:
+                raise _damaged(paths[0].parent, f"the files together do not hold each element of {name} once")
 
     def _take(self, reader: Any) -> None:
-        tensors = set(reader.keys())
-        parts = json.loads((reader.metadata() or {})["parts"])
+        parts = json_value((reader.metadata() or {})["parts"], object_pairs_hook=unique_keys)
         keys: dict[str, list[str]] = {}
-        for tensor in sorted(tensors):
+        for tensor in sorted(reader.keys()):
             key, _, name = tensor.partition("/")
             keys.setdefault(name, []).append(key)
         if not isinstance(parts, dict) or keys.keys() != parts.keys():
             raise ValueError("parts and tensors differ")
         for name, entry in parts.items():
-            start, count, whole = (int(number) for number in entry)
-            if min(start, count, whole) < 0 or WEIGHT not in keys[name]:
-                raise ValueError(f"no part of {name}")
-            if self.keys.setdefault(name, keys[name]) != keys[name] or self.wholes.setdefault(name, whole) != whole:
+            start, count, whole = _numbers(name, entry)
+            if WEIGHT not in keys[name]:
+                raise ValueError(f"no {WEIGHT} of {name}")
+            scalars = _kept_once(reader, name, keys[name], count)
+            known = self.keys.setdefault(name, keys[name]), self.wholes.setdefault(name, whole)
+            if known != (keys[name], whole) or self._scalars.setdefault(name, scalars) != scalars:
                 raise ValueError(f"{name} is another parameter in another file")
-            for key in keys[name]:
-                shape = list(reader.get_slice(f"{key}/{name}").get_shape())
-                if shape not in ([], [count]) or (key == WEIGHT and shape != [count]):
-                    raise ValueError(f"{key} of {name} is {shape}, expected [{count}]")
-            if count:
-                self._sources.setdefault(name, []).append(_Source(reader, start, count))
+            self._sources.setdefault(name, []).append(_Source(reader, start, count))
 
     def scalar(self, name: str, key: str) -> Tensor | None:
         """What the optimiser keeps once; None where ``key`` is kept for every element."""
@@ -151,6 +152,30 @@ class SavedTensors:
                 yield low - part.start, saved[low - source.start : high - source.start]
 
 
+def _numbers(name: str, entry: Any) -> tuple[int, int, int]:
+    """Where a part lies: (start, count, whole). Raises ValueError."""
+    if not isinstance(entry, list) or len(entry) != 3 or any(type(number) is not int for number in entry):
+        raise ValueError(f"{name} is {entry!r}, expected three whole numbers")
+    start, count, whole = entry
+    if not 0 <= start < start + count <= whole:
+        raise ValueError(f"{name} is {entry!r}, expected elements of a parameter that has them")
+    return start, count, whole
+
+
+def _kept_once(reader: Any, name: str, keys: Sequence[str], count: int) -> list[str]:
+    """Which of a part's tensors are kept once. Raises ValueError where one is neither that nor [count]."""
+    found = []
+    for key in keys:
+        saved = reader.get_slice(f"{key}/{name}")
+        shape, kind = list(saved.get_shape()), saved.get_dtype()
+        if shape not in ([], [count]) or (key == WEIGHT and shape != [count]):
+            raise ValueError(f"{key} of {name} is {shape}, expected [{count}]")
+        if kind not in _NAMES.values():
+            raise ValueError(f"{key} of {name} is {kind}, expected {', '.join(_NAMES.values())}")
+        found += [] if shape else [key]
+    return found
+
+
 @contextmanager
 def open_tensors(folder: Path, names: Sequence[str]) -> Iterator[SavedTensors]:
     """The files ``names`` of a checkpoint, open for reading. Raises Damaged."""
@@ -164,7 +189,7 @@ def open_tensors(folder: Path, names: Sequence[str]) -> Iterator[SavedTensors]:
             try:
                 readers.append(opened.enter_context(safe_open(folder / name, framework="pt", device="cpu")))
             except (SafetensorError, OSError) as error:
-                raise Damaged(f"{folder / name}: not safetensors ({error})") from None
+                raise _damaged(folder / name, f"not safetensors ({error})") from None
         yield SavedTensors([folder / name for name in names], readers)
 
 

@@ -174,7 +174,8 @@ def _read(folder: Path, name: str) -> Run:
     vision = read_attack(folder / "attack.json") if (folder / "attack.json").is_file() else {}
     if not (folder / "summary.json").is_file():
         facts = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-        method = str((facts.get("config") or {}).get("method") or name)
+        config = facts.get("config")
+        method = str((config.get("method") if isinstance(config, Mapping) else None) or name)
         return Run(name, folder, None, vision, method, "visual", None, False, None, None, None)
     data = read_run(folder, _wanted)
     config = data.facts.get("config")

@@ -104,6 +104,8 @@ def clean(text: str) -> str:
 def _hides(char: str) -> bool:
     if char in "\n\t\u200c\u200d":  # joiners are part of words in Persian and Hindi, and of emoji
         return False
+    if char in "\ufffe\uffff":  # no character, and no XML parser reads a file that holds one
+        return True
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 

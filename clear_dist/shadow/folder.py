@@ -28,6 +28,7 @@ from .sidecars import read_sidecar, write_sidecar
 from .task import RunnerRef, Task, canonical, make_task
 
 FARM_FILE, LOCK_FILE = "farm.json", "farm.lock"
+MOST_THREADS = 1024  # of a worker
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,12 @@ def read_farm_file(folder: Path) -> FarmFile:
         content = json_value(path.read_bytes(), parse_constant=finite, parse_float=finite)
         tasks = tuple(_task(task) for task in content["tasks"])
         farm = FarmFile(content["head"], RunnerRef(**content["runner"]), tasks)
-        if not isinstance(farm.head, dict) or not isinstance(farm.runner.factory, str):
+        runner = isinstance(farm.runner.factory, str) and isinstance(farm.runner.arguments, dict)
+        if not isinstance(farm.head, dict) or not runner:
             raise TypeError("head or runner is of another kind")
+        threads = farm.head.get("threads", 1)
+        if type(threads) is not int or not 0 < threads <= MOST_THREADS:
+            raise TypeError(f"head.threads is {threads!r:.90}, expected 1 to {MOST_THREADS:,}")
         keys = [make_task(task.kind, task.name, task.spec, task.parents).key for task in tasks]
     except FileNotFoundError:
         raise UserError(f"{folder}: no farm of shadow models there ({FARM_FILE} is missing)") from None
@@ -69,7 +74,8 @@ def read_farm_file(folder: Path) -> FarmFile:
 def _task(content: Any) -> Task:
     task = Task(**{**content, "parents": tuple(content["parents"])})
     texts = (task.key, task.kind, task.name, *task.parents)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(task.spec, dict):
+    kinds = isinstance(task.spec, dict) and isinstance(task.keep_weights, bool)
+    if not all(isinstance(text, str) for text in texts) or not kinds:
         raise TypeError(f"task {task.name!r:.90} has a field of another kind")
     return task
 
@@ -209,7 +215,9 @@ def _database(folder: Path, clock: Callable[[], float]) -> Manifest:
             manifest.close()
             why = "SQLite finds it damaged"
         except sqlite3.OperationalError as error:
-            raise UserError(f"{path}: cannot be opened ({error}); see who may write there") from None
+            if "decode" not in str(error):  # text that is no UTF-8 is damage
+                raise UserError(f"{path}: cannot be opened ({error}); see who may write there") from None
+            why = str(error)
         except (sqlite3.DatabaseError, ValueError, IndexError, TypeError) as error:
             why = str(error)
     aside = _move_aside(path)
