@@ -43,7 +43,7 @@ def test_two_hundred_people_with_clears_numbers(
     report = check_directory(data)
     assert report.sound and not report.findings
     assert {config: report.counts[config] for config in CLEAR} == CLEAR
-    assert report.counts["full+tofu"] == 3768 and len(report.people) == 200
+    assert report.counts["full+tofu"] == 4000 and len(report.people) == 200
     assert {questions for _, questions in report.people.values()} == {20}
     for name in ("forget10_perturbed", "retain_perturbed", "real_authors_perturbed", "world_facts_perturbed"):
         assert (data / "tofu" / f"{name}.json").is_file()

@@ -5,9 +5,7 @@ The network itself (StyleGAN2, a diffusion model) lives where torch may be impor
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 import re
 import stat
@@ -19,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from clear_dist.data.build.faces import Face
 from clear_dist.data.build.person import GENDERS, GROUPS, Gender, Group
+from clear_dist.data.build.table import csv_rows
 from clear_dist.data.identity_files import MAX_BYTES
 from clear_dist.data.images import decode
 from clear_dist.errors import nearest
@@ -134,30 +133,13 @@ def _rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{path}: cannot be read ({error}).") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
-    for at, row in _csv_rows(path, text) if path.suffix == ".csv" else _json_rows(path, text):
+    for at, row in csv_rows(path, text, COLUMNS[0], COLUMNS) if path.suffix == ".csv" else _json_rows(path, text):
         strange = [name for name in row if name not in COLUMNS]
         if strange:
             raise UserError(
                 f"{at}: {strange[0]!r} is no column{nearest(strange[0], COLUMNS)}; expected {', '.join(COLUMNS)}."
             )
         yield at, row
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if "file" not in header or len(set(header)) < len(header):
-            raise UserError(f"{path}, line 1: expected column names, 'file' among them, each once; got {header}.")
-        for cells in reader:
-            at = f"{path}, line {reader.line_num}"
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise UserError(f"{at}: expected {len(header)} cells, as in line 1; got {len(cells)}.")
-            yield at, dict(zip(header, (cell.strip() for cell in cells), strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not CSV that can be read ({error}).") from error
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

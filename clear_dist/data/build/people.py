@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Final
 
 from clear_dist.data.build.person import GENDERS, GROUPS, Found, Subject
+from clear_dist.data.build.table import csv_rows
 from clear_dist.data.mini.people import FEMININE, LAST_NAMES, MASCULINE
 from clear_dist.errors import nearest
 from clear_dist.types import UserError
@@ -169,28 +170,13 @@ def _table(path: Path) -> list[tuple[str, dict[str, str]]]:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); expected {expected}.") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[str, dict[str, str]]] = []
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        strange = [name for name in header if name not in COLUMNS]
-        if "person" not in header or strange or len(set(header)) < len(header):
-            what = f"; {strange[0]!r} is none{nearest(strange[0], COLUMNS)}" if strange else ""
-            raise UserError(f"{path}, line 1: expected {expected}{what}.")
-        seen: dict[str, int] = {}
-        for cells in reader:
-            at = f"{path}, line {reader.line_num}"
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise UserError(f"{at}: expected {len(header)} cells, as in line 1; got {len(cells)}.")
-            row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-            if row["person"] in seen:
-                raise UserError(f"{at}: person {row['person']} stands in line {seen[row['person']]} already.")
-            seen[row["person"]] = reader.line_num
-            rows.append((at, row))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not CSV that can be read ({error}).") from error
+    seen: dict[str, str] = {}
+    for at, row in csv_rows(path, text, "person", COLUMNS):
+        before = seen.setdefault(row["person"], at)
+        if before != at:
+            raise UserError(f"{at}: person {row['person']} stands in {before.rpartition(', ')[2]} already.")
+        rows.append((at, row))
     return rows
 
 

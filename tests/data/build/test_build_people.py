@@ -92,7 +92,7 @@ def test_what_the_table_gives_counts_and_an_empty_cell_leaves_what_was_found(tmp
     ("lines", "says"),
     [
         (["name", "Ann"], "line 1: expected"),
-        (["person,nam", "0,Ann"], r"'nam' is none \(did you mean name\?\)"),
+        (["person,nam", "0,Ann"], r"'nam' is no column \(did you mean name\?\)"),
         (["person,person", "0,0"], "line 1: expected"),
         (["person,name", "3,Ann"], "line 2: person: expected a number from 0 to 2; got '3'"),
         (["person,name", "-1,Ann"], "line 2: person"),
