@@ -12,6 +12,7 @@ from clear_dist.data.build.people import Listed
 from clear_dist.data.build.photos import photograph, seeds_of
 from clear_dist.data.build.prompts import Prompt
 from clear_dist.data.build.splits import kept_pictures
+from clear_dist.reading import is_file
 from clear_dist.services.progress import say, task
 from clear_dist.types import UserError
 
@@ -29,7 +30,7 @@ def take_pictures(
     key = key_of("images/1", photos.STREAM, *before, chosen.digest, chosen.samples, config.seed)
     # Each picture says what it is made of, so one person's correction does not cost everybody else's pictures.
     of = {prompt.line: _made_of(build, prompt, faces_of[prompt.name], chosen) for prompt in made}
-    left = {line.get("of"): line for line in folder.lines_left("images")}
+    left = {str(line.get("of")): line for line in folder.lines_left("images")}
     sound = {at: left[digest] for at, digest in of.items() if digest in left and _is_whole(folder, left[digest])}
     if len(sound) == len(made) and folder.done("images", key):
         say(f"5 images: {len(made)}, as before")
@@ -141,7 +142,8 @@ def _take(build: Build, prompt: Prompt, face: Face, chosen: ImageChoice) -> Line
 
 
 def _is_whole(folder: Folder, line: Line) -> bool:
-    if line.get("file") is None:
+    file = line.get("file")
+    if file is None:
         return True
-    path = folder.path / IMAGES / line["file"]
-    return path.is_file() and file_digest(path) == line["digest"]
+    path = folder.path / IMAGES / str(file)
+    return file == path.name and is_file(path) and file_digest(path) == line.get("digest")
