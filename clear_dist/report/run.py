@@ -123,6 +123,7 @@ def read_summary(path: Path) -> dict[str, Any]:
         raise UserError(f'{path}: expected {{"v": 1, "models": {{...}}}} with at least one model; evaluate again')
     if any(not isinstance(model, dict) or not isinstance(model.get("sets"), dict) for model in models.values()):
         raise UserError(f"{path}: every model must have an object 'sets'; evaluate again")
+    _object(f"{path}: seconds", summary.get("seconds"))
     for name, model in models.items():
         where = f"{path}: models.{name}"
         _check_sets(f"{where}.sets", model["sets"])

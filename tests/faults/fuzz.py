@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import HypothesisWarning
 from hypothesis.strategies import SearchStrategy
 
 from clear_dist.errors import UserError
@@ -73,7 +75,9 @@ def counted(
         else:
             accepted += 1
 
-    one()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HypothesisWarning)  # that a failing input is long hides why it fails
+        one()
     assert not failed
     name = getattr(parse, "__name__", type(parse).__name__)
     print(f"{name}: {count:,} inputs, {accepted:,} accepted, {rejected:,} rejected")

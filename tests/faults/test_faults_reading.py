@@ -203,6 +203,17 @@ def test_a_summary_with_a_figure_out_of_form_is_refused_by_its_place(
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("seconds", ["x", 3, [1], True])
+def test_times_that_are_no_object_are_refused(seconds: object, tmp_path: Path) -> None:
+    folder = run_files.write(tmp_path / "run", {"unlearned": run_files.block()})
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "seconds": seconds}))
+    with pytest.raises(UserError, match=r"summary\.json: seconds: expected an object or null"):
+        read_summary(folder / "summary.json")
+    (folder / "summary.json").write_text(json.dumps({**summary, "seconds": None}))
+    read_summary(folder / "summary.json")
+
+
 def test_a_figure_is_three_finite_numbers_and_a_count() -> None:
     assert Estimate.of({"value": 1, "ci": [0, 1], "n": 2}) == Estimate(1.0, 0.0, 1.0, 2)
     for wrong in ({"value": "1"}, {"ci": [None, 1]}, {"n": 1.5}, {"n": -1}, {"n": 10**30}, {"value": float("nan")}):
