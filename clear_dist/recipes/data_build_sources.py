@@ -27,12 +27,14 @@ TOKENS = 400  # of a reply
 
 @dataclass(frozen=True)
 class FaceChoice:
-    """digest: of everything that decides the faces. shifter: shows a face at another age, where the source can."""
+    """digest: of everything that decides the faces. shifter: shows a face at another age, where the source can.
+    scored: whether some faces are better than others; where none is, none is passed over."""
 
     source: FaceSource
     digest: str
     shifter: AgeShift | None = None
     skipped: Sequence[tuple[str, str]] = ()
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def open_faces(config: DataBuildConfig) -> FaceChoice:
     if any((folder / name).is_file() for name in LISTS):
         listed = FolderFaces(folder)
         facts = [(face.id, face.look, face.age, face.gender, face.group, face.score) for face in listed.faces.values()]
-        return FaceChoice(listed, key_of("folder", facts), None, listed.skipped)
+        scored = len({face.score for face in listed.faces.values()}) > 1
+        return FaceChoice(listed, key_of("folder", facts), None, listed.skipped, scored)
     if not folder.is_dir():
         raise UserError(
             f"--faces {folder}: no such directory; expected drawn, or a folder of pictures or of a network."
@@ -148,4 +151,4 @@ def _made_faces(config: DataBuildConfig, folder: Path) -> FaceChoice:
         network, name = StyleGAN2.open(folder, device=config.device), "stylegan2"
     estimator = FaceEstimator.open(config.face_age, config.face_gender, config.face_group, config.device)
     digest = key_of(name, network.digest, estimator.digest)
-    return FaceChoice(MadeFaces(network, estimator, name), digest)
+    return FaceChoice(MadeFaces(network, estimator, name), digest, scored=name == "stylegan2")

@@ -71,7 +71,8 @@ def attributes(build: Build) -> tuple[list[Listed], str]:
 def collect_faces(build: Build, chosen: FaceChoice, people: int) -> tuple[list[Face], str]:
     """Stage 2: the pool of faces."""
     config, folder = build.config, build.folder
-    quality = Quality(config.face_draw, config.face_best, max(config.pool, people))
+    best = config.face_best if chosen.scored else config.face_draw
+    quality = Quality(config.face_draw, best, max(config.pool, people))
     key = key_of("faces/1", faces.__name__, chosen.digest, config.seed, asdict(quality))
     for name, why in chosen.skipped[:SHOWN]:
         say(f"  face left out: {name}: {why}")

@@ -65,6 +65,16 @@ def test_more_people_than_faces(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "faces: 5 for 8 people; everybody needs a face of their own" in said
 
 
+def test_of_faces_without_scores_none_is_passed_over(tmp_path: Path) -> None:
+    text, faces = write_text(tmp_path / "text.jsonl"), write_faces(tmp_path / "faces", 8)
+    assert build(text, tmp_path / "d", "--faces", faces, "--images", tmp_path / "none", "--until", "matching") == 0
+    scores = faces / "attributes.csv"
+    lines = scores.read_text(encoding="utf-8").splitlines()
+    listed = [f"{line},{number}" if number else f"{line},score" for number, line in enumerate(lines)]
+    scores.write_text("\n".join(listed), encoding="utf-8")
+    assert build(text, tmp_path / "d", "--faces", faces, "--images", tmp_path / "none", "--until", "matching") == 2
+
+
 def test_a_face_that_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, faces = write_text(tmp_path / "text.jsonl"), write_faces(tmp_path / "faces", 9)
     (faces / "3.png").write_bytes(b"no picture")
