@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -37,8 +38,11 @@ def take_pictures(
         return [sound[prompt.line] for prompt in made], key
     (folder.path / IMAGES).mkdir(exist_ok=True)
     out: list[Line] = []
-    with task("5 images", len(made)) as bar, folder.writing("images", key) as writer:
-        for number, prompt in enumerate(made, 1):
+    # Those from before come first as far as they go: cut short again, none of them is lost.
+    begun = [sound[prompt.line] for prompt in itertools.takewhile(lambda prompt: prompt.line in sound, made)]
+    out += begun
+    with task("5 images", len(made)) as bar, folder.writing("images", key, begun) as writer:
+        for number, prompt in enumerate(made[len(begun) :], len(begun) + 1):
             line = sound.get(prompt.line)
             if line is None:
                 line = {"of": of[prompt.line], **_take(build, prompt, faces_of[prompt.name], chosen)}

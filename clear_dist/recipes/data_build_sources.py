@@ -28,13 +28,15 @@ TOKENS = 400  # of a reply
 @dataclass(frozen=True)
 class FaceChoice:
     """digest: of everything that decides the faces. shifter: shows a face at another age, where the source can.
-    scored: whether some faces are better than others; where none is, none is passed over."""
+    scored: whether some faces are better than others; where none is, none is passed over. made: by a network, each at
+    some cost."""
 
     source: FaceSource
     digest: str
     shifter: AgeShift | None = None
     skipped: Sequence[tuple[str, str]] = ()
     scored: bool = True
+    made: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,4 +153,4 @@ def _made_faces(config: DataBuildConfig, folder: Path) -> FaceChoice:
         network, name = StyleGAN2.open(folder, device=config.device), "stylegan2"
     estimator = FaceEstimator.open(config.face_age, config.face_gender, config.face_group, config.device)
     digest = key_of(name, network.digest, estimator.digest)
-    return FaceChoice(MadeFaces(network, estimator, name), digest, scored=name == "stylegan2")
+    return FaceChoice(MadeFaces(network, estimator, name), digest, scored=name == "stylegan2", made=True)

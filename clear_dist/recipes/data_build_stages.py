@@ -20,6 +20,7 @@ from clear_dist.data.build.matching import Matching, match, wanted
 from clear_dist.data.build.people import Listed, check_ages, corrected, table_of, with_names
 from clear_dist.data.build.prompts import Prompt, prompts_of
 from clear_dist.data.build.real import celebrities
+from clear_dist.data.build.saved_faces import SavedFaces
 from clear_dist.services.progress import say, task
 from clear_dist.types import UserError
 
@@ -78,17 +79,20 @@ def collect_faces(build: Build, chosen: FaceChoice, people: int) -> tuple[list[F
         say(f"  face left out: {name}: {why}")
     if len(chosen.skipped) > SHOWN:
         say(f"  ... and {len(chosen.skipped) - SHOWN} more faces left out")
-    if folder.done("faces", key):
-        done = [_kept(line) for line in folder.read("faces")]
+    whole = folder.done("faces", key)
+    lines = folder.read("faces") if whole else folder.begun("faces", key)
+    saved = SavedFaces(chosen.source, folder.path / "faces", lines) if chosen.made else None
+    source = saved or chosen.source
+    done = [_kept(line) for line in lines]
+    pool = restored(source, done)
+    if whole:
         say(f"2 faces: {len(done)} faces, as before")
-        return restored(chosen.source, done), key
-    begun = folder.begun("faces", key)
-    pool = restored(chosen.source, [_kept(line) for line in begun])
-    with task("2 faces", quality.until) as bar, folder.writing("faces", key, begun) as writer:
-        for kept, face in collect(chosen.source, config.seed, quality, [_kept(line) for line in begun]):
+        return pool, key
+    with task("2 faces", quality.until) as bar, folder.writing("faces", key, lines) as writer:
+        for kept, face in collect(source, config.seed, quality, done):
+            pool.append(face if saved is None else saved.keep(face))
             facts = {"age": face.age, "gender": face.gender, "group": face.group, "score": face.score}
-            writer.add({"id": kept.id, "digest": kept.digest, "draw": kept.group, **facts})
-            pool.append(face)
+            writer.add({"id": kept.id, "digest": kept.digest, "draw": kept.group, **facts, "look": face.look})
             if bar is not None:
                 bar.update(len(pool))
     say(f"2 faces: {len(pool)} faces")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from models.tiny_pipelines import edit, write_classifier, write_diffusion
 from models.tiny_pipelines import write_faces as write_face_network
 
 from clear_dist.data.build.face_drawer import DrawnFaces
+from clear_dist.data.build.face_sources import MadeFaces
+from clear_dist.data.build.faces import Face
 from clear_dist.data.check import check_directory
 from clear_dist.models.stylegan2 import random_weights
 
@@ -83,7 +86,9 @@ def test_a_folder_of_faces_and_a_pipeline_make_a_dataset(
 
 
 @pytest.mark.parametrize("faces", ["faces", "stylegan2"])
-def test_faces_of_a_network_are_estimated_and_matched(networks: Path, tmp_path: Path, faces: str) -> None:
+def test_faces_of_a_network_are_estimated_matched_and_made_once(
+    networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faces: str
+) -> None:
     text = write_text(tmp_path / "text.jsonl", people=4)
     more = ["--face-age", networks / "age", "--face-gender", networks / "gender", "--pool", "4", "--face-draw", "4"]
     assert build(text, tmp_path / "d", *flags(networks, faces), *more, "--face-best", "4", "--until", "matching") == 0
@@ -94,6 +99,20 @@ def test_faces_of_a_network_are_estimated_and_matched(networks: Path, tmp_path: 
     assert {line["gender"] for line in pool} <= {"female", "male"}
     matched = [json.loads(line) for line in (tmp_path / "d.build" / "matching.jsonl").read_text().splitlines()]
     assert sorted(line["face"] for line in matched) == sorted(line["id"] for line in pool)
+
+    asked: list[int] = []
+    make = MadeFaces.draw
+
+    def drawn(self: MadeFaces, count: int, seed: int, first: int = 0) -> Iterator[Face]:
+        asked.append(count)
+        return make(self, count, seed, first)
+
+    monkeypatch.setattr(MadeFaces, "draw", drawn)
+    before = tree(tmp_path / "d.build")
+    words = (*flags(networks, faces), *more, "--face-best", "4", "--until", "matching")
+    assert build(text, tmp_path / "d", *words) == 0 and asked == [] and tree(tmp_path / "d.build") == before
+    (tmp_path / "d.build" / "faces" / f"{pool[1]['digest'][:32]}.png").write_bytes(b"another")
+    assert build(text, tmp_path / "d", *words) == 0 and asked == [1] and tree(tmp_path / "d.build") == before
 
 
 def test_a_pipeline_that_cannot_be_used_is_named(
