@@ -32,7 +32,10 @@ def test_every_package_stands_behind_the_fences(root: Path) -> None:
         f"clear_dist.{p.name}" for p in (root / "clear_dist").iterdir() if p.is_dir() and (p / "__init__.py").exists()
     }
     fences = {str(c["name"]): c for c in contracts(root) if c.get("allow_indirect_imports")}
-    for name, home in (("deepspeed in engine only", "engine"), ("transformers and peft in models only", "models")):
+    for name, home in (
+        ("deepspeed in engine only", "engine"),
+        ("transformers, peft and diffusers in models only", "models"),
+    ):
         sources = fences[name]["source_modules"]
         assert isinstance(sources, list)
         assert packages - set(sources) == {f"clear_dist.{home}"}
@@ -43,7 +46,7 @@ def test_every_package_stands_behind_the_fences(root: Path) -> None:
     [
         ("metrics", "import torch", "metrics is NumPy"),
         ("data", "import deepspeed", "deepspeed in engine only"),
-        ("engine", "def late():\n    import peft", "transformers and peft in models only"),
+        ("engine", "def late():\n    import peft", "transformers, peft and diffusers in models only"),
         ("models", "from clear_dist import data", "models -> ops, types"),
         ("report", "from clear_dist.evaluation import x", "report -> metrics, types"),
         ("methods", "from clear_dist.engine import x", "data, methods, metrics and ops do not look up"),
