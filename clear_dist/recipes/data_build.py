@@ -120,7 +120,8 @@ def _assemble(
                     bar.update(done)
 
             extra = {"sheet.png": sheet(content), "figure4.png": face_figure(build.folder)}
-            counts = write_dataset(partial, content, card(content, _facts(build, people, given, where)), extra, step)
+            facts = _facts(build, people, given, where)
+            counts = write_dataset(partial, content, lambda counts: card(content, facts, counts), extra, step)
         report = check_directory(partial, cache=cache_directory() / "pictures")
         seen = {"faults": len(report.faults), "warnings": len(report.findings) - len(report.faults)}
         splits = {split: list(people_of(split, content.names)) for split in PERCENT}

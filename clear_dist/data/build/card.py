@@ -21,11 +21,11 @@ class Facts:
     notes: Sequence[str] = ()
 
 
-def card(content: Content, facts: Facts) -> str:
-    """README.md: the head is what the Hub's loader reads."""
+def card(content: Content, facts: Facts, counts: Mapping[str, int]) -> str:
+    """README.md: the head is what the Hub's loader reads. counts: config -> rows."""
     lines = ["---", "configs:"]
     for config in columns():
-        if not content.rows_count(config):
+        if not counts[config]:
             continue
         lines.append(f"- config_name: {config}")
         if config == "full":

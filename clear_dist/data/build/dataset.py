@@ -78,17 +78,6 @@ class Content:
         ]
         return [{**row, "question": None, "answer": None} for row in rows] + texts
 
-    def rows_count(self, config: str) -> int:
-        """How many ``rows`` gives, without reading pictures for CLEAR's own configs."""
-        if config in ("real_faces", "real_world"):
-            return len(self.choices.get(config, ()))
-        split = config.removesuffix("_perturbed").removesuffix("+tofu")
-        pictures = sum(len(self.pictures[name]) for name in people_of(split, self.names))
-        if config == "retain_perturbed":
-            return min(pictures, RETAIN_PERTURBED)
-        texts = sum(len(self.rows_of[name]) for name in people_of(split, self.names))
-        return pictures + texts if config.endswith("+tofu") else pictures
-
     def columns(self, config: str) -> tuple[str, ...]:
         names = columns()[config]
         return (*names, "name") if self.named and config.endswith("+tofu") else names
@@ -152,11 +141,16 @@ class Content:
 
 
 def write_dataset(
-    out: Path, content: Content, card: str, extra: Mapping[str, bytes], on_progress: Callable[[int, int], None]
+    out: Path,
+    content: Content,
+    card: Callable[[Mapping[str, int]], str],
+    extra: Mapping[str, bytes],
+    on_progress: Callable[[int, int], None],
 ) -> dict[str, int]:
     """Write everything into the empty directory ``out``; the number of rows of every config.
 
-    extra: file name -> bytes, such as pictures of the card. on_progress: called with (configs done, all configs).
+    card: makes README.md of these numbers. extra: file name -> bytes, such as pictures of the card. on_progress: called
+    with (configs done, all configs).
     """
     counts: dict[str, int] = {}
     with no_progress_bars():
@@ -174,7 +168,7 @@ def write_dataset(
     (out / "attributes.json").write_text(facts + "\n", encoding="utf-8")
     for name, data in extra.items():
         (out / name).write_bytes(data)
-    (out / "README.md").write_text(card, encoding="utf-8")
+    (out / "README.md").write_text(card(counts), encoding="utf-8")
     (out / CHECKSUMS).write_text("".join(_checksums(out)), encoding="utf-8")
     return counts
 

@@ -109,16 +109,6 @@ class Folder:
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         _write_whole(self.path / name, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
-    def read_json(self, name: str) -> Line:
-        """Raises UserError where it is not an object of ours."""
-        try:
-            value = json_value((self.path / name).read_bytes(), object_pairs_hook=unique_keys)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / name}: cannot be read ({error}). Remove it and build again.") from error
-        if not isinstance(value, dict):
-            raise UserError(f"{self.path / name}: expected an object. Remove it and build again.")
-        return value
-
     def _part(self, stage: str) -> Path:
         return self.path / f"{stage}.part"
 

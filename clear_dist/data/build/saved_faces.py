@@ -31,16 +31,9 @@ class SavedFaces:
         file = None if line is None else self._file(line["digest"])
         if line is None or file is None or not is_file(file) or _digest(file.read_bytes()) != line["digest"]:
             return self.keep(self.source.face(face_id))
-        return Face(
-            face_id,
-            line["age"],
-            line["gender"],
-            line["group"],
-            line["score"],
-            line["look"],
-            str(file),
-            _reader(line, file),
-        )
+        read = partial(_read, file, line["digest"])
+        known = {name: line[name] for name in ("age", "gender", "group", "score", "look")}
+        return Face(face_id, **known, source=str(file), read=read)
 
     def keep(self, face: Face) -> Face:
         """The same face, with its picture in a file rather than in memory."""
@@ -51,14 +44,10 @@ class SavedFaces:
         new = file.with_suffix(".new")
         new.write_bytes(data)
         os.replace(new, file)
-        return replace(face, source=str(file), read=_reader({"digest": digest}, file))
+        return replace(face, source=str(file), read=partial(_read, file, digest))
 
     def _file(self, digest: str) -> Path:
         return self.folder / f"{digest[:32]}.png"
-
-
-def _reader(line: Mapping[str, Any], file: Path) -> partial[bytes]:
-    return partial(_read, file, line["digest"])
 
 
 def _read(file: Path, digest: str) -> bytes:
